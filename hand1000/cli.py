@@ -1,0 +1,114 @@
+"""What every script's command line shares: help that shows defaults, checked numbers, one-line errors."""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the person at the shell can mend. The text says what is wrong, in which file, and what to do."""
+
+
+def command_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], None]:
+    """Let `main(argv=None)` end a user's mistake with one line and exit status 2, without a traceback."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> None:
+        try:
+            main(argv)
+        except UserError as error:
+            if is_main_process():
+                print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return wrapped
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the layout of the description and appends each option's default, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def argument_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose manual is the script's own docstring (it ends with an example)."""
+    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is outside 0 to 1")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """argparse type: a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """argparse type: a whole number from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def seed_int(text: str) -> int:
+    """argparse type: a seed. torch's CPU generator keeps only 32 bits of one, so larger ones would repeat."""
+    value = natural_int(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not below 2**32")
+    return value
+
+
+def cpu_count() -> int:
+    """Cores this process may use (a container or `taskset` may allow fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_processes() -> int:
+    """How many processes `accelerate launch` or `torchrun` started, known before torch is imported."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def launched_alone() -> bool:
+    """Whether `accelerate launch --num_processes N` started only this one, as it does without GPU or `--multi_gpu`."""
+    return {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys() and "LOCAL_RANK" not in os.environ
+
+
+LAUNCHED_ALONE = (
+    "accelerate launch started only one process, because it sees no GPU; "
+    "pass it --multi_gpu as well, to get all of them on the CPU"
+)
+
+
+def processes_need_cpu() -> bool:
+    """Whether several processes have to meet on the CPU (gloo): accelerate must be told so."""
+    import torch
+
+    return num_processes() > 1 and not torch.cuda.is_available() and not torch.xpu.is_available()
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def say(text: str) -> None:
+    """Print once, whatever the number of processes."""
+    if is_main_process():
+        print(text, flush=True)

@@ -1,0 +1,173 @@
+"""Photos, list files and safe writing: the file conventions between the stages."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from hand1000.cli import UserError, cpu_count, is_main_process
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+# Photos
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All photos directly in `folder` (jpg, jpeg, png, webp in any case), sorted by name.
+
+    Raises:
+        UserError: the folder is missing or holds no photo.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; put the gesture's photos there")
+    photos = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not photos:
+        raise UserError(f"{folder}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
+    return sorted(photos, key=lambda path: path.name)
+
+
+def load_photo(path: Path) -> Image.Image:
+    """The photo as an upright RGB image: EXIF orientation applied, grey and transparent images converted.
+
+    Raises:
+        UserError: the file is missing, is not an image, or is truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), "it").replace("\n", " ")
+        raise UserError(f"{path}: not a readable image ({reason}); replace or remove it") from None
+
+
+def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:
+    """Decode every photo once, on all cores: None for each good one, the error for each bad one, in order."""
+
+    def check(path: Path) -> UserError | None:
+        try:
+            load_photo(path)
+        except UserError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(progress(pool.map(check, paths), total=len(paths), desc="Checking photos", unit="photo"))
+
+
+# List files: one entry a line
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 list file, with or without a newline at its end.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, is empty, or has an empty line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable UTF-8 text file ({error})") from None
+    # str.splitlines would also split at characters that may stand inside a caption (U+2028, form feed).
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise UserError(f"{path}: line {number} is empty; every line needs an entry")
+    return lines
+
+
+def read_paired_lines(names_file: Path, texts_file: Path) -> tuple[list[str], list[str]]:
+    """File names and their texts, line by line from two files.
+
+    Raises:
+        UserError: the counts differ, or a name is listed twice or leaves its folder.
+    """
+    names, texts = read_lines(names_file), read_lines(texts_file)
+    if len(names) != len(texts):
+        raise UserError(f"{names_file} has {len(names)} lines but {texts_file} has {len(texts)}; they must agree")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if leaves_folder(name):
+            raise UserError(f"{names_file}: line {number}: '{name}' leaves its folder; give a plain file name")
+        if name in seen:
+            raise UserError(f"{names_file}: line {number}: '{name}' is already on line {seen[name]}")
+        seen[name] = number
+    return names, texts
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a listed name is absolute, has a drive, or climbs out by `..`, on any operating system."""
+    windows = PureWindowsPath(name)
+    return bool(windows.anchor) or PurePosixPath(name).is_absolute() or ".." in windows.parts
+
+
+# Writing
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which becomes `path` only once the block has ended without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path` only once the block has ended without an error."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk space where `folder` is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that can't be made or written to, without making it.
+
+    Raises:
+        UserError
+    """
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{existing}: is a file; choose another folder")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{existing}: no permission to write there; choose another folder")
+
+
+def sha256_of_files(paths: Sequence[Path]) -> str:
+    """One SHA-256 over the names and contents of `paths`, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def progress(iterable=None, **kwargs) -> tqdm:
+    """A progress bar on the main process only."""
+    return tqdm(iterable, disable=not is_main_process(), dynamic_ncols=True, **kwargs)

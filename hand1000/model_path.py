@@ -1,0 +1,32 @@
+"""What a path to a model is, told without loading anything."""
+
+from pathlib import Path
+
+from hand1000.cli import UserError
+
+SINGLE_FILE_SUFFIXES = (".ckpt", ".safetensors")
+
+
+def is_single_file(path: str) -> bool:
+    """Whether `path` names one checkpoint file rather than a folder or a hub id."""
+    return path.endswith(SINGLE_FILE_SUFFIXES)
+
+
+def check_model_path(path: str, original_config: str | None, config: str | None) -> None:
+    """Refuse a path that can't be a model, before torch is imported.
+
+    Raises:
+        UserError: a missing file, a folder without `model_index.json`, a missing YAML.
+    """
+    if is_single_file(path):
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such checkpoint file")
+    elif Path(path).is_dir():
+        if not (Path(path) / "model_index.json").is_file():
+            raise UserError(f"{path}: not a diffusers folder (no model_index.json in it)")
+    elif path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise UserError(f"{path}: no such folder, and not a hub id (owner/name)")
+    if original_config and not original_config.startswith("http") and not Path(original_config).is_file():
+        raise UserError(f"{original_config}: no such file (--original_config)")
+    if config and not Path(config).is_dir() and (config.count("/") != 1 or config.startswith((".", "/"))):
+        raise UserError(f"{config}: no such folder, and not a hub id (--config)")

@@ -1,0 +1,52 @@
+"""Reading `.ckpt` / `.pt` files of tensors without running any code in them."""
+
+import contextlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hand1000.cli import UserError
+
+
+class _Inert:
+    """Stands in for a class that a checkpoint names but that holds no tensors: makes nothing, keeps nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+@contextlib.contextmanager
+def inert_globals(path: Path) -> Iterator[None]:
+    """Let `torch.load(weights_only=True)` read a checkpoint that names classes beside its tensors.
+
+    CompVis's own `sd-v1-4-full-ema.ckpt` carries PyTorch Lightning callbacks, which `weights_only` refuses. Inside
+    this block each such class is replaced by one that does nothing, so that nothing of the file is executed.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+        yield
+
+
+def load_pickle(path: Path) -> dict[str, Any]:
+    """A checkpoint's dictionary, its tensors memory-mapped where the file allows it.
+
+    Raises:
+        UserError: the file is not a checkpoint, or is cut short.
+    """
+    try:
+        with inert_globals(path):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        raise UserError(f"{path}: not a checkpoint that torch can read ({str(error).splitlines()[0]})") from None
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: not a checkpoint: holds a {type(checkpoint).__name__} instead of named tensors")
+    return checkpoint

@@ -1,0 +1,363 @@
+"""Stages II and III of Hand1000: fine-tune Stable Diffusion to a gesture.
+
+Reads from --data_root (for gesture "call", captioner "BLIP2"): the photos in call/, their names in
+call_BLIP2_file_name.txt, their enriched captions in call_BLIP2_modified.txt, and the gesture feature call.npy, which is
+made first (Stage I) if it is missing. Writes a diffusers folder that any diffusers program loads, with losses.csv and
+hand1000.json beside it.
+
+Examples:
+  python train.py --gesture call --Lambda 0.7
+  python train.py --gesture call --mixed_precision bf16 --gradient_checkpointing --resume_from_checkpoint latest
+  accelerate launch --num_processes 2 train.py --gesture call --schedule staged --train_batch_size 4
+"""
+
+import argparse
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hand1000.cli import (
+    LAUNCHED_ALONE,
+    UserError,
+    argument_parser,
+    command_line,
+    fraction,
+    is_main_process,
+    launched_alone,
+    natural_int,
+    num_processes,
+    positive_int,
+    processes_need_cpu,
+    say,
+    seed_int,
+)
+from hand1000.files import (
+    atomic_file,
+    check_writable,
+    free_bytes,
+    read_paired_lines,
+    sha256_of_files,
+    unreadable_photos,
+)
+from hand1000.gesture_feature import compute_gesture_feature, load_gesture_feature
+from hand1000.model_path import check_model_path
+from hand1000.run_folder import (
+    FINISHED,
+    RUNNING,
+    checkpoint_to_resume,
+    differing_settings,
+    read_record,
+    software,
+    write_losses,
+    write_record,
+)
+
+# torch and diffusers are imported inside functions: --help and a wrong path answer at once.
+
+# What may differ between a run and its continuation without changing a bit of the result.
+NOT_SETTINGS = {
+    "data_root",
+    "output_dir",
+    "max_train_images",  # the photos themselves are compared
+    "train_batch_size",  # the global batch size is compared
+    "checkpointing_images",
+    "checkpoints_total_limit",
+    "resume_from_checkpoint",
+    "report_to",
+    "save_single_file",
+    "skip_bad_images",
+}
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    add = parser.add_argument
+    add("--gesture", required=True, help="name of the gesture, e.g. call")
+    add("--Lambda", type=fraction, default=0.7, help="share of the text in the double-fused embedding, 0 to 1")
+    add("--data_root", type=Path, default=Path(), help="folder of the gesture's photos and lists")
+    add("--captioner", default="BLIP2", help="whose captions: BLIP2, PaliGemma, VitGpt2, or your own name")
+    add("--output_dir", type=Path, help="run folder (default: output/{gesture})")
+    add(
+        "--pretrained_model_name_or_path",
+        default="CompVis/stable-diffusion-v1-4",
+        help="base model: hub id, diffusers folder, or CompVis-style .ckpt / .safetensors",
+    )
+    add("--revision", help="revision of a hub id, e.g. non-ema")
+    add("--variant", help="variant of a hub id's files, e.g. fp16")
+    add("--original_config", help="YAML of a single-file base model")
+    add("--config", help="diffusers folder with the configs and tokenizer of a single-file base model")
+    add("--resolution", type=positive_int, default=512, help="pixels a side: shorter side resized, centre crop")
+    add(
+        "--schedule",
+        choices=("interleaved", "staged"),
+        default="interleaved",
+        help="interleaved: photo by photo as the released code; staged: Stage II for all, then III, as the paper",
+    )
+    add("--embedding_steps", type=natural_int, default=10, help="Stage II steps a photo")
+    add("--embedding_lr", type=float, default=1e-3, help="Stage II learning rate")
+    add("--finetune_steps", type=natural_int, default=20, help="Stage III steps a photo")
+    add("--finetune_lr", type=float, default=1e-6, help="Stage III learning rate")
+    add("--train_batch_size", type=positive_int, default=1, help="photos a step on each process (staged only)")
+    add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
+    add("--fusion_seed", type=seed_int, default=0, help="seed of the fusion layer's weights")
+    add("--fusion_checkpoint", type=Path, help="file with fusion weights instead: released .ckpt, or .safetensors")
+    add("--seed", type=seed_int, default=0, help="seed of noise, timesteps and order")
+    add("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="precision of the UNet's arithmetic")
+    add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
+    add("--use_8bit_adam", action="store_true", help="Stage III with bitsandbytes' 8-bit Adam, for less memory")
+    add("--compile", action="store_true", help="torch.compile the UNet")
+    add("--checkpointing_images", type=positive_int, default=100, help="photos' worth of work between checkpoints")
+    add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
+    add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path')
+    add("--report_to", help="tensorboard, or another tracker that accelerate knows; logs in {output_dir}/logs")
+    add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
+    add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
+    args = parser.parse_args(argv)
+    args.output_dir = args.output_dir or Path("output") / args.gesture
+    return args
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before anything heavy is imported."""
+    if launched_alone():
+        raise UserError(LAUNCHED_ALONE)
+    if args.schedule == "interleaved" and num_processes() > 1:
+        raise UserError(
+            "--schedule interleaved goes photo by photo and can't use several processes; "
+            "start it on one, or pass --schedule staged"
+        )
+    if args.schedule == "interleaved" and args.train_batch_size > 1:
+        raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
+    if args.schedule == "staged" and args.finetune_steps < 1:
+        raise UserError("--schedule staged needs at least one of --finetune_steps")
+    if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
+        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+    if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
+        raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
+    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
+
+
+def read_photos_and_captions(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """The listed photos, all of them readable, and their enriched captions."""
+    folder, stem = args.data_root / args.gesture, f"{args.gesture}_{args.captioner}"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; put the gesture's photos there")
+    names_file, captions_file = args.data_root / f"{stem}_file_name.txt", args.data_root / f"{stem}_modified.txt"
+    names, captions = read_paired_lines(names_file, captions_file)
+    photos = [folder / name for name in names[: args.max_train_images]]
+    for photo in photos:
+        if not photo.is_file():
+            raise UserError(f"{photo}: listed in {names_file} but not there")
+    errors = unreadable_photos(photos)
+    bad = [error for error in errors if error]
+    if bad and not args.skip_bad_images:
+        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{others}, or pass --skip_bad_images")
+    for error in bad:
+        say(f"skipped: {error}")
+    pairs = [(photo, caption) for photo, caption, error in zip(photos, captions, errors) if not error]
+    if not pairs:
+        raise UserError(f"{names_file}: none of its photos can be read")
+    return [photo for photo, _ in pairs], [caption for _, caption in pairs]
+
+
+@command_line
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    check_args(args)
+    photos, captions = read_photos_and_captions(args)
+    feature_file = args.data_root / f"{args.gesture}.npy"
+    if feature_file.is_file():
+        load_gesture_feature(feature_file)  # complains now, not after the imports
+    check_writable(args.output_dir)
+
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(
+        cpu=processes_need_cpu(),
+        mixed_precision=args.mixed_precision,
+        log_with=args.report_to,
+        project_dir=args.output_dir / "logs",
+    )
+    if accelerator.is_main_process and not feature_file.is_file():
+        compute_gesture_feature(photos[0].parent, feature_file, skip_bad_images=args.skip_bad_images)
+    accelerator.wait_for_everyone()
+    feature = load_gesture_feature(feature_file)
+    settings = run_settings(args, photos, captions, feature, accelerator.num_processes)
+
+    record = read_record(args.output_dir)
+    if record and record["status"] == FINISHED and not differing_settings(record["settings"], settings):
+        if args.save_single_file:
+            add_single_file(args)
+        say(f"{args.output_dir}: already finished with these settings")
+        return
+    checkpoint = checkpoint_to_resume(args.output_dir, settings, args.resume_from_checkpoint)
+    train(args, accelerator, photos, captions, feature, settings, checkpoint)
+
+
+def run_settings(args, photos: list[Path], captions: list[str], feature, processes: int) -> dict:
+    """All that the result depends on; two runs with the same settings end with the same weights."""
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    settings = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    return {
+        **settings,
+        "global_batch_size": args.train_batch_size * processes,
+        "photos": len(photos),
+        "photos_sha256": sha256_of_files(photos),
+        "captions_sha256": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
+        "feature_sha256": hashlib.sha256(feature.tobytes()).hexdigest(),
+    }
+
+
+def train(args, accelerator, photos, captions, feature, settings, checkpoint: Path | None) -> None:
+    """Load the base model, encode the photos and captions, run the schedule, and write the run folder."""
+    import torch
+
+    from hand1000.checkpoints import checkpoint_saver, load_checkpoint
+    from hand1000.single_file import check_convertible
+    from hand1000.stable_diffusion import load_stable_diffusion, training_scheduler
+    from hand1000.training import Hyperparameters, TrainingState, denoising_loss, train_interleaved, train_staged
+
+    pipe = load_stable_diffusion(
+        args.pretrained_model_name_or_path,
+        original_config=args.original_config,
+        config=args.config,
+        revision=args.revision,
+        variant=args.variant,
+    )
+    if args.save_single_file:
+        check_convertible(pipe)
+    params = Hyperparameters(**{name: getattr(args, name) for name in Hyperparameters.__dataclass_fields__})
+    data, draws = encode(args, pipe, photos, captions, feature, params, accelerator.device)
+    state = load_checkpoint(checkpoint, pipe.unet) if checkpoint else TrainingState()
+
+    record = {
+        "status": RUNNING,
+        "base_model": args.pretrained_model_name_or_path,
+        "fusion": {"file": "fusion.safetensors"} if args.fusion_checkpoint else {"seed": args.fusion_seed},
+        "settings": settings,
+        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "software": software(),
+    }
+    if accelerator.is_main_process:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        write_record(args.output_dir, record)
+        warn_of_full_disk(args, pipe)
+    if args.report_to:
+        accelerator.init_trackers("train")
+
+    pipe.unet.to(accelerator.device).train()
+    if args.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    noise_scheduler = training_scheduler(pipe)
+
+    def loss_of(model):
+        model = torch.compile(model) if args.compile else model
+        return functools.partial(denoising_loss, accelerator, model, noise_scheduler)
+
+    save = checkpoint_saver(
+        args.output_dir,
+        pipe.unet,
+        settings,
+        every=args.checkpointing_images,
+        keep=args.checkpoints_total_limit,
+        start=state.photos,
+    )
+    if args.schedule == "interleaved":
+        train_interleaved(accelerator, pipe.unet, loss_of(pipe.unet), data, draws, params, state, save)
+    else:
+        train_staged(accelerator, pipe.unet, loss_of, data, params, state, save)
+
+    if accelerator.is_main_process:
+        save_run(args, pipe, state, record)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def encode(args, pipe, photos, captions, feature, params, device):
+    """The photos' latents and double-fused embeddings, once and up front, and the interleaved schedule's noise."""
+    import torch
+
+    from hand1000.fusion import double_fusion, fuse
+    from hand1000.stable_diffusion import encode_photos, encode_texts, latent_shape
+    from hand1000.training import TrainingSet, photo_draws, posterior_noise, staged_photo_seed
+
+    shape = latent_shape(pipe, args.resolution)
+    if args.schedule == "interleaved":
+        seeds = [args.seed] * len(photos)
+    else:
+        seeds = [staged_photo_seed(args.seed, index) for index in range(len(photos))]
+    noise = [posterior_noise(seed, shape) for seed in seeds]
+    latents = encode_photos(pipe.vae, photos, args.resolution, noise, device)
+    prompt_embeds = encode_texts(pipe, captions, device)
+    fused_embeds = fuse(
+        prompt_embeds,
+        torch.from_numpy(feature),
+        seed=args.fusion_seed,
+        weights_file=args.fusion_checkpoint,
+        device=device,
+    )
+    names = [photo.relative_to(args.data_root / args.gesture).as_posix() for photo in photos]
+    data = TrainingSet(names, latents, double_fusion(prompt_embeds, fused_embeds, args.Lambda))
+    return data, photo_draws(args.seed, shape, params)
+
+
+def warn_of_full_disk(args, pipe) -> None:
+    """Say before training starts when the disk will not hold the next checkpoint beside the finished model."""
+    from hand1000.checkpoints import gigabytes, model_bytes
+
+    optimizer = 2 * model_bytes(pipe.unet) if args.schedule == "staged" else 0
+    needed = 2 * model_bytes(pipe.unet) + optimizer + model_bytes(pipe.vae, pipe.text_encoder)
+    needed += args.fusion_checkpoint.stat().st_size if args.fusion_checkpoint else 0
+    free = free_bytes(args.output_dir)
+    if free < needed:
+        say(
+            f"warning: {args.output_dir}: {gigabytes(free)} free, but the next checkpoint and the finished model need "
+            f"{gigabytes(needed)}; free some space while training runs"
+        )
+
+
+def save_run(args, pipe, state, record: dict) -> None:
+    """Write the finished run; the record's "finished" comes last, when all the rest is there."""
+    from hand1000.checkpoints import save_model
+    from hand1000.fusion import save_fusion_weights
+    from hand1000.single_file import save_single_file
+
+    try:
+        if args.fusion_checkpoint:
+            with atomic_file(args.output_dir / "fusion.safetensors") as temporary:
+                save_fusion_weights(args.fusion_checkpoint, temporary, pipe.text_encoder.config.hidden_size)
+        if args.save_single_file:
+            save_single_file(pipe, single_file_path(args))
+        write_losses(args.output_dir / "losses.csv", state.losses)
+        save_model(args.output_dir, pipe)
+        write_record(args.output_dir, {**record, "status": FINISHED})
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{args.output_dir}: can't save the model ({error}); free some space and start again "
+            "with --resume_from_checkpoint latest"
+        ) from None
+    say(f"{args.output_dir}: finished, {record['settings']['photos']} photos, {len(state.losses)} losses in losses.csv")
+
+
+def single_file_path(args) -> Path:
+    return args.output_dir / f"{args.gesture}.safetensors"
+
+
+def add_single_file(args) -> None:
+    """`--save_single_file` for a run that was finished without it."""
+    if not is_main_process() or single_file_path(args).is_file():
+        return
+    from hand1000.single_file import check_convertible, save_single_file
+    from hand1000.stable_diffusion import load_stable_diffusion
+
+    pipe = load_stable_diffusion(str(args.output_dir))
+    check_convertible(pipe)
+    save_single_file(pipe, single_file_path(args))
+
+
+if __name__ == "__main__":
+    main()
