@@ -112,14 +112,19 @@ def stored_blocks(path: Path, in_features: int, out_features: int, rows: int) ->
         yield bias[:].float()
 
 
-def save_fusion_weights(source: Path, target: Path, hidden_size: int, tokens: int = 77) -> None:
-    """Copy fusion weights from any file that `stored_blocks` reads to float32 safetensors, block by block.
-
-    safetensors' own writer wants whole tensors in memory. The format: the header's length in 8 bytes, a JSON header,
-    the tensors' bytes one after the other.
-    """
-    out_features = tokens * hidden_size
+def save_fusion_weights(source: Path, target: Path, hidden_size: int) -> None:
+    """Copy fusion weights from any file that `stored_blocks` reads to float32 safetensors, block by block."""
+    out_features = 77 * hidden_size
     in_features = out_features + FEATURE_SIZE
+    rows = max(1, BLOCK_ELEMENTS // in_features)
+    write_safetensors(target, in_features, out_features, stored_blocks(source, in_features, out_features, rows))
+
+
+def write_safetensors(path: Path, in_features: int, out_features: int, blocks: Iterator[torch.Tensor]) -> None:
+    """Write row blocks of a weight, then its bias, as they come; safetensors' own writer wants whole tensors.
+
+    The format: the header's length in 8 bytes, a JSON header, the tensors' bytes one after the other.
+    """
     split, end = 4 * out_features * in_features, 4 * out_features * (in_features + 1)
     header = json.dumps(
         {
@@ -127,10 +132,9 @@ def save_fusion_weights(source: Path, target: Path, hidden_size: int, tokens: in
             "bias": {"dtype": "F32", "shape": [out_features], "data_offsets": [split, end]},
         }
     ).encode()
-    rows = max(1, BLOCK_ELEMENTS // in_features)
-    with open(target, "wb") as file:
+    with open(path, "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        for block in stored_blocks(source, in_features, out_features, rows):
+        for block in blocks:
             file.write(block.float().contiguous().numpy().tobytes())
 
 
