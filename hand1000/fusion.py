@@ -6,7 +6,6 @@ its weight exists one row block at a time: drawn anew from a seed, or streamed f
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -99,17 +98,16 @@ def stored_blocks(path: Path, in_features: int, out_features: int, rows: int) ->
     Raises:
         UserError: no such file, no fusion weights in it, or weights for another text encoder.
     """
-    with ExitStack() as stack:
-        weight, bias = _open_weights(path, stack)
-        found = (_shape(weight), _shape(bias))
-        if found != ((out_features, in_features), (out_features,)):
+    for start in range(0, out_features, rows):
+        if start % (8 * rows) == 0:  # opened anew now and then, because what was read of a mapped file stays in memory
+            weight, bias = _open_weights(path)
+        if (_shape(weight), _shape(bias)) != ((out_features, in_features), (out_features,)):
             raise UserError(
-                f"{path}: fusion weights of shape {found[0]} and bias {found[1]} don't fit this text encoder, "
-                f"which needs {(out_features, in_features)} and {(out_features,)}"
+                f"{path}: fusion weights of shape {_shape(weight)} and bias {_shape(bias)} don't fit this text "
+                f"encoder, which needs {(out_features, in_features)} and {(out_features,)}"
             )
-        for start in range(0, out_features, rows):
-            yield weight[start : start + rows]
-        yield bias[:].float()
+        yield weight[start : start + rows]
+    yield bias[:].float()
 
 
 def save_fusion_weights(source: Path, target: Path, hidden_size: int) -> None:
@@ -138,13 +136,13 @@ def write_safetensors(path: Path, in_features: int, out_features: int, blocks: I
             file.write(block.float().contiguous().numpy().tobytes())
 
 
-def _open_weights(path: Path, stack: ExitStack):
+def _open_weights(path: Path):
     """The matrix and the vector in a file, each sliceable without reading all of it."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of fusion weights")
     if path.suffix == ".safetensors":
         try:
-            file = stack.enter_context(safe_open(path, framework="pt"))
+            file = safe_open(path, framework="pt")
         except SafetensorError as error:
             raise UserError(f"{path}: not a safetensors file ({error})") from None
         tensors = [file.get_slice(key) for key in list(file.keys())]
