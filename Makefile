@@ -5,16 +5,13 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic_hands.demo --output_dir results/demo
 
 test: lint
 	$(BIN)/python -m pytest
-
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -9,14 +9,14 @@ Example:
 
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, positive_int
+from hand1000.cli import argument_parser, command_line, gesture_name, positive_int
 from hand1000.gesture_feature import compute_gesture_feature
 
 
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--gesture", required=True, help="name of the gesture: its photos are in {data_root}/{gesture}")
+    parser.add_argument("--gesture", type=gesture_name, required=True, help="its photos are in {data_root}/{gesture}")
     parser.add_argument("--data_root", type=Path, default=Path(), help="folder of the gesture's files")
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
     parser.add_argument("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.cli import (
-    LAUNCHED_ALONE,
     UserError,
     argument_parser,
+    check_all_processes_started,
     command_line,
     fraction,
     is_main_process,
-    launched_alone,
     natural_int,
     positive_int,
     processes_need_cpu,
@@ -40,7 +39,7 @@ from hand1000.run_folder import FINISHED, differing_settings, read_record
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
 GRID_ROWS = 8  # prompts on the contact sheet
-SETTINGS_FILE = "generation.json"
+SETTINGS_FILE, GRID_FILE = "generation.json", "grid.png"
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -61,13 +60,21 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--num_images", type=positive_int, help="only the first N prompts (default: all)")
     add("--batch_size", type=positive_int, default=4, help="pictures at a time on each process")
     add("--guidance_scale", type=float, default=3.0, help="classifier-free guidance; 1 is none")
-    add("--num_inference_steps", type=positive_int, default=45, help="DDIM steps")
+    add("--num_inference_steps", type=ddim_steps, default=45, help="DDIM steps, at most 999")
     add("--resolution", type=positive_int, default=512, help="pixels a side that the model draws")
     add("--image_size", type=natural_int, default=400, help="pixels a side of the saved picture; 0 keeps --resolution")
     add("--seed", type=seed_int, default=0, help="seed of the start noise")
     add("--vary_seed", action="store_true", help="seed + line index instead of the same start noise for every prompt")
     add("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="precision of the UNet")
     return parser.parse_args(argv)
+
+
+def ddim_steps(text: str) -> int:
+    """argparse type: the released timesteps start at 1, so that a thousandth step would lie beyond the last, 999."""
+    steps = positive_int(text)
+    if steps > 999:
+        raise argparse.ArgumentTypeError(f"{text} is above 999")
+    return steps
 
 
 @command_line
@@ -81,7 +88,7 @@ def main(argv=None) -> None:
     feature = load_gesture_feature(args.feature_npy_path) if args.feature_npy_path else None
     check_writable(args.img_save_path)
     settings = generation_settings(args, feature, record)
-    check_continuation(args.img_save_path, settings, names, prompts)
+    check_continuation(args, settings, names, prompts)
     jobs = [
         (mu, index)
         for mu in args.mu
@@ -93,7 +100,7 @@ def main(argv=None) -> None:
     if is_main_process():
         if len(args.mu) > 1:
             save_grid(args, names)
-        say(f"{args.img_save_path}: {len(names)} pictures for each mu of {', '.join(f'{mu:g}' for mu in args.mu)}")
+        say(f"{args.img_save_path}: {len(names)} pictures for each mu of {', '.join(f'{mu:.12g}' for mu in args.mu)}")
 
 
 def read_names_and_prompts(args) -> tuple[list[str], list[str]]:
@@ -111,10 +118,10 @@ def model_record(args) -> dict[str, Any] | None:
     Raises:
         UserError: no model there, or an unfinished run.
     """
-    check_model_path(args.ckpt, args.original_config, args.config)
     record = read_record(Path(args.ckpt))
     if record and record["status"] != FINISHED:
         raise UserError(f"{args.ckpt}: this run is not finished; go on with train.py --resume_from_checkpoint latest")
+    check_model_path(args.ckpt, args.original_config, args.config)
     return record
 
 
@@ -141,7 +148,7 @@ def fusion_source(args, record: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def picture_folder(args, mu: float) -> Path:
-    return args.img_save_path / f"mu_{mu:g}" if len(args.mu) > 1 else args.img_save_path
+    return args.img_save_path / f"mu_{mu:.12g}" if len(args.mu) > 1 else args.img_save_path
 
 
 # Going on where a killed run stopped, and never mixing two
@@ -158,19 +165,19 @@ def generation_settings(args, feature, record: dict[str, Any] | None) -> dict[st
     }
 
 
-def check_continuation(folder: Path, settings: dict[str, Any], names: list[str], prompts: list[str]) -> None:
+def check_continuation(args, settings: dict[str, Any], names: list[str], prompts: list[str]) -> None:
     """Refuse a folder with pictures of other settings or prompts; more or fewer of the same prompts may follow.
 
     Raises:
         UserError
     """
-    path, pairs = folder / SETTINGS_FILE, [[name, prompt] for name, prompt in zip(names, prompts)]
+    folder, pairs = args.img_save_path, [[name, prompt] for name, prompt in zip(names, prompts)]
+    path = folder / SETTINGS_FILE
     if not path.is_file():
-        taken = [name for name in names if (folder / name).exists()]
+        targets = [picture_folder(args, mu) / name for mu in args.mu for name in names] + [folder / GRID_FILE]
+        taken = [target for target in targets if target.exists()]
         if taken:
-            raise UserError(
-                f"{folder}: already holds {taken[0]}, which this script did not make; choose another folder"
-            )
+            raise UserError(f"{taken[0]}: there already, but not made by this script; choose another --img_save_path")
         return
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -206,8 +213,7 @@ def generate(args, names, prompts, fusion, feature, settings, jobs: list[tuple[f
     from hand1000.generation import decode, sample, save_picture, start_noise
     from hand1000.stable_diffusion import ddim_scheduler, encode_texts, latent_shape, load_stable_diffusion
 
-    if launched_alone():
-        say(f"warning: {LAUNCHED_ALONE}")
+    check_all_processes_started()
     state = PartialState(cpu=processes_need_cpu())
     pipe = load_stable_diffusion(args.ckpt, original_config=args.original_config, config=args.config)
     shape = latent_shape(pipe, args.resolution)
@@ -248,8 +254,8 @@ def save_grid(args, names: list[str]) -> None:
     from hand1000.generation import contact_sheet
 
     rows = [[picture_folder(args, mu) / name for mu in args.mu] for name in names[:GRID_ROWS]]
-    with atomic_file(args.img_save_path / "grid.png") as temporary:
-        contact_sheet(rows, [f"mu = {mu:g}" for mu in args.mu]).save(temporary, format="PNG")
+    with atomic_file(args.img_save_path / GRID_FILE) as temporary:
+        contact_sheet(rows, [f"mu = {mu:.12g}" for mu in args.mu]).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -17,16 +17,15 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from hand1000.cli import (
-    LAUNCHED_ALONE,
     UserError,
     argument_parser,
+    check_all_processes_started,
     command_line,
     fraction,
+    gesture_name,
     is_main_process,
-    launched_alone,
+    learning_rate,
     natural_int,
     num_processes,
     positive_int,
@@ -37,6 +36,7 @@ from hand1000.cli import (
 from hand1000.files import (
     atomic_file,
     check_writable,
+    fingerprint,
     free_bytes,
     read_paired_lines,
     sha256_of_files,
@@ -57,12 +57,12 @@ from hand1000.run_folder import (
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
-# What may differ between a run and its continuation without changing a bit of the result.
+# What may differ between a run and its continuation.
 NOT_SETTINGS = {
     "data_root",
     "output_dir",
     "max_train_images",  # the photos themselves are compared
-    "train_batch_size",  # the global batch size is compared
+    "train_batch_size",  # the global batch size is compared; how it is shared out is float rounding
     "checkpointing_images",
     "checkpoints_total_limit",
     "resume_from_checkpoint",
@@ -75,7 +75,7 @@ NOT_SETTINGS = {
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
-    add("--gesture", required=True, help="name of the gesture, e.g. call")
+    add("--gesture", type=gesture_name, required=True, help="name of the gesture, e.g. call")
     add("--Lambda", type=fraction, default=0.7, help="share of the text in the double-fused embedding, 0 to 1")
     add("--data_root", type=Path, default=Path(), help="folder of the gesture's photos and lists")
     add("--captioner", default="BLIP2", help="whose captions: BLIP2, PaliGemma, VitGpt2, or your own name")
@@ -97,9 +97,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="interleaved: photo by photo as the released code; staged: Stage II for all, then III, as the paper",
     )
     add("--embedding_steps", type=natural_int, default=10, help="Stage II steps a photo")
-    add("--embedding_lr", type=float, default=1e-3, help="Stage II learning rate")
+    add("--embedding_lr", type=learning_rate, default=1e-3, help="Stage II learning rate")
     add("--finetune_steps", type=natural_int, default=20, help="Stage III steps a photo")
-    add("--finetune_lr", type=float, default=1e-6, help="Stage III learning rate")
+    add("--finetune_lr", type=learning_rate, default=1e-6, help="Stage III learning rate")
     add("--train_batch_size", type=positive_int, default=1, help="photos a step on each process (staged only)")
     add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
     add("--fusion_seed", type=seed_int, default=0, help="seed of the fusion layer's weights")
@@ -122,8 +122,6 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before anything heavy is imported."""
-    if launched_alone():
-        raise UserError(LAUNCHED_ALONE)
     if args.schedule == "interleaved" and num_processes() > 1:
         raise UserError(
             "--schedule interleaved goes photo by photo and can't use several processes; "
@@ -174,20 +172,13 @@ def main(argv=None) -> None:
         load_gesture_feature(feature_file)  # complains now, not after the imports
     check_writable(args.output_dir)
 
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(
-        cpu=processes_need_cpu(),
-        mixed_precision=args.mixed_precision,
-        log_with=args.report_to,
-        project_dir=args.output_dir / "logs",
-    )
+    accelerator = start_accelerator(args)
     if accelerator.is_main_process and not feature_file.is_file():
-        compute_gesture_feature(photos[0].parent, feature_file, skip_bad_images=args.skip_bad_images)
+        compute_gesture_feature(args.data_root / args.gesture, feature_file, skip_bad_images=args.skip_bad_images)
     accelerator.wait_for_everyone()
     feature = load_gesture_feature(feature_file)
-    settings = run_settings(args, photos, captions, feature, accelerator.num_processes)
 
+    settings = run_settings(args, photos, captions, feature, accelerator.num_processes)
     record = read_record(args.output_dir)
     if record and record["status"] == FINISHED and not differing_settings(record["settings"], settings):
         if args.save_single_file:
@@ -198,18 +189,43 @@ def main(argv=None) -> None:
     train(args, accelerator, photos, captions, feature, settings, checkpoint)
 
 
+def start_accelerator(args):
+    """accelerate's choice of device, precision and processes."""
+    from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
+
+    check_all_processes_started()
+    if args.report_to and args.report_to not in [tracker.value for tracker in get_available_trackers()]:
+        raise UserError(f"--report_to {args.report_to}: not a tracker that accelerate knows, or not installed")
+    accelerator = Accelerator(
+        cpu=processes_need_cpu(),
+        mixed_precision=args.mixed_precision,
+        log_with=args.report_to,
+        project_dir=args.output_dir / "logs",
+    )
+    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
+    return accelerator
+
+
 def run_settings(args, photos: list[Path], captions: list[str], feature, processes: int) -> dict:
     """All that the result depends on; two runs with the same settings end with the same weights."""
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    model = Path(args.pretrained_model_name_or_path)
     return {
-        **settings,
+        **{key: value for key, value in plain_arguments(args).items() if key not in NOT_SETTINGS},
         "global_batch_size": args.train_batch_size * processes,
         "photos": len(photos),
         "photos_sha256": sha256_of_files(photos),
         "captions_sha256": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
         "feature_sha256": hashlib.sha256(feature.tobytes()).hexdigest(),
+        "model_fingerprint": fingerprint(model) if model.exists() else None,  # of a hub id the name must do
+        "fusion_fingerprint": fingerprint(args.fusion_checkpoint) if args.fusion_checkpoint else None,
     }
+
+
+def plain_arguments(args) -> dict:
+    """The arguments as JSON can hold them."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
 def train(args, accelerator, photos, captions, feature, settings, checkpoint: Path | None) -> None:
@@ -217,9 +233,46 @@ def train(args, accelerator, photos, captions, feature, settings, checkpoint: Pa
     import torch
 
     from hand1000.checkpoints import checkpoint_saver, load_checkpoint
-    from hand1000.single_file import check_convertible
-    from hand1000.stable_diffusion import load_stable_diffusion, training_scheduler
+    from hand1000.stable_diffusion import training_scheduler
     from hand1000.training import Hyperparameters, TrainingState, denoising_loss, train_interleaved, train_staged
+
+    pipe = load_base_model(args)
+    state = load_checkpoint(checkpoint, pipe.unet) if checkpoint else TrainingState()
+    data = encode(args, pipe, photos, captions, feature, accelerator.device)
+    record = start_run(args, pipe, settings, accelerator)
+
+    pipe.unet.to(accelerator.device).train()
+    if args.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    noise_scheduler = training_scheduler(pipe)
+
+    def make_loss(model: torch.nn.Module):
+        model = torch.compile(model) if args.compile else model
+        return functools.partial(denoising_loss, accelerator, model, noise_scheduler)
+
+    params = Hyperparameters(**{name: getattr(args, name) for name in Hyperparameters.__dataclass_fields__})
+    save = checkpoint_saver(
+        args.output_dir,
+        pipe.unet,
+        settings,
+        every=args.checkpointing_images,
+        keep=args.checkpoints_total_limit,
+        start=state.photos,
+    )
+    schedule = train_interleaved if args.schedule == "interleaved" else train_staged
+    schedule(accelerator, pipe.unet, make_loss, data, params, state, save)
+
+    if accelerator.is_main_process:
+        save_run(args, pipe, state, record)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def load_base_model(args):
+    """The pipeline to fine-tune; refuses at once what would otherwise fail hours later."""
+    from hand1000.fusion import fusion_features, open_weights
+    from hand1000.single_file import check_convertible
+    from hand1000.stable_diffusion import load_stable_diffusion
 
     pipe = load_stable_diffusion(
         args.pretrained_model_name_or_path,
@@ -230,68 +283,25 @@ def train(args, accelerator, photos, captions, feature, settings, checkpoint: Pa
     )
     if args.save_single_file:
         check_convertible(pipe)
-    params = Hyperparameters(**{name: getattr(args, name) for name in Hyperparameters.__dataclass_fields__})
-    data, draws = encode(args, pipe, photos, captions, feature, params, accelerator.device)
-    state = load_checkpoint(checkpoint, pipe.unet) if checkpoint else TrainingState()
-
-    record = {
-        "status": RUNNING,
-        "base_model": args.pretrained_model_name_or_path,
-        "fusion": {"file": "fusion.safetensors"} if args.fusion_checkpoint else {"seed": args.fusion_seed},
-        "settings": settings,
-        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "software": software(),
-    }
-    if accelerator.is_main_process:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        write_record(args.output_dir, record)
-        warn_of_full_disk(args, pipe)
-    if args.report_to:
-        accelerator.init_trackers("train")
-
-    pipe.unet.to(accelerator.device).train()
-    if args.gradient_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-    noise_scheduler = training_scheduler(pipe)
-
-    def loss_of(model):
-        model = torch.compile(model) if args.compile else model
-        return functools.partial(denoising_loss, accelerator, model, noise_scheduler)
-
-    save = checkpoint_saver(
-        args.output_dir,
-        pipe.unet,
-        settings,
-        every=args.checkpointing_images,
-        keep=args.checkpoints_total_limit,
-        start=state.photos,
-    )
-    if args.schedule == "interleaved":
-        train_interleaved(accelerator, pipe.unet, loss_of(pipe.unet), data, draws, params, state, save)
-    else:
-        train_staged(accelerator, pipe.unet, loss_of, data, params, state, save)
-
-    if accelerator.is_main_process:
-        save_run(args, pipe, state, record)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    if args.fusion_checkpoint:
+        open_weights(args.fusion_checkpoint, *fusion_features(pipe.text_encoder.config.hidden_size))
+    return pipe
 
 
-def encode(args, pipe, photos, captions, feature, params, device):
-    """The photos' latents and double-fused embeddings, once and up front, and the interleaved schedule's noise."""
+def encode(args, pipe, photos, captions, feature, device):
+    """The photos' latents and double-fused embeddings, once and up front; then the VAE and text encoder are idle."""
     import torch
 
     from hand1000.fusion import double_fusion, fuse
     from hand1000.stable_diffusion import encode_photos, encode_texts, latent_shape
-    from hand1000.training import TrainingSet, photo_draws, posterior_noise, staged_photo_seed
+    from hand1000.training import TrainingSet, posterior_noise, staged_photo_seed
 
     shape = latent_shape(pipe, args.resolution)
     if args.schedule == "interleaved":
         seeds = [args.seed] * len(photos)
     else:
         seeds = [staged_photo_seed(args.seed, index) for index in range(len(photos))]
-    noise = [posterior_noise(seed, shape) for seed in seeds]
-    latents = encode_photos(pipe.vae, photos, args.resolution, noise, device)
+    latents = encode_photos(pipe.vae, photos, args.resolution, [posterior_noise(seed, shape) for seed in seeds], device)
     prompt_embeds = encode_texts(pipe, captions, device)
     fused_embeds = fuse(
         prompt_embeds,
@@ -301,8 +311,26 @@ def encode(args, pipe, photos, captions, feature, params, device):
         device=device,
     )
     names = [photo.relative_to(args.data_root / args.gesture).as_posix() for photo in photos]
-    data = TrainingSet(names, latents, double_fusion(prompt_embeds, fused_embeds, args.Lambda))
-    return data, photo_draws(args.seed, shape, params)
+    return TrainingSet(names, latents, double_fusion(prompt_embeds, fused_embeds, args.Lambda))
+
+
+def start_run(args, pipe, settings: dict, accelerator) -> dict:
+    """Mark the run folder as running, warn of a disk too small, start the tracker; returns the run's record."""
+    record = {
+        "status": RUNNING,
+        "base_model": args.pretrained_model_name_or_path,
+        "fusion": {"file": "fusion.safetensors"} if args.fusion_checkpoint else {"seed": args.fusion_seed},
+        "settings": settings,
+        "arguments": plain_arguments(args),
+        "software": software(),
+    }
+    if accelerator.is_main_process:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        write_record(args.output_dir, record)
+        warn_of_full_disk(args, pipe)
+    if args.report_to:
+        accelerator.init_trackers("train")
+    return record
 
 
 def warn_of_full_disk(args, pipe) -> None:
@@ -322,7 +350,7 @@ def warn_of_full_disk(args, pipe) -> None:
 
 def save_run(args, pipe, state, record: dict) -> None:
     """Write the finished run; the record's "finished" comes last, when all the rest is there."""
-    from hand1000.checkpoints import save_model
+    from hand1000.checkpoints import WRITE_ERRORS, save_model
     from hand1000.fusion import save_fusion_weights
     from hand1000.single_file import save_single_file
 
@@ -335,7 +363,7 @@ def save_run(args, pipe, state, record: dict) -> None:
         write_losses(args.output_dir / "losses.csv", state.losses)
         save_model(args.output_dir, pipe)
         write_record(args.output_dir, {**record, "status": FINISHED})
-    except (OSError, SafetensorError) as error:
+    except WRITE_ERRORS as error:
         raise UserError(
             f"{args.output_dir}: can't save the model ({error}); free some space and start again "
             "with --resume_from_checkpoint latest"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hand1000.cli import UserError, is_main_process, say
@@ -20,11 +21,19 @@ from hand1000.files import atomic_folder, free_bytes
 from hand1000.run_folder import checkpoints, read_losses, remove_old_checkpoints, write_losses
 from hand1000.training import EMBEDDING, TrainingState
 
+# What a full disk raises: Python, safetensors, and torch.save each their own.
+WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)
+
+
+def unet_has_changed(state: TrainingState) -> bool:
+    """False in the staged schedule's Stage II, where the UNet is still the base model's."""
+    return not (state.prompt_embeds and state.stage == EMBEDDING)
+
 
 def save_checkpoint(folder: Path, unet: UNet2DConditionModel, state: TrainingState, settings: dict[str, Any]) -> None:
-    """Write a checkpoint folder atomically. In the staged schedule's Stage II the UNet is still the base model's."""
+    """Write a checkpoint folder, atomically."""
     with atomic_folder(folder) as temporary:
-        if not (state.prompt_embeds and state.stage == EMBEDDING):
+        if unet_has_changed(state):
             unet.save_pretrained(temporary / "unet")
         if state.prompt_embeds:
             save_file({"prompt_embeds": torch.stack(state.prompt_embeds)}, temporary / "embeddings.safetensors")
@@ -66,11 +75,13 @@ def save_model(run_folder: Path, pipe: StableDiffusionPipeline) -> None:
     """Write a diffusers folder into `run_folder`; `model_index.json`, which makes it one, comes last."""
     staging = run_folder / ".model.tmp"
     shutil.rmtree(staging, ignore_errors=True)
-    pipe.save_pretrained(staging)
-    for part in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
-        shutil.rmtree(run_folder / part.name, ignore_errors=True)
-        os.replace(part, run_folder / part.name)
-    staging.rmdir()
+    try:
+        pipe.save_pretrained(staging)
+        for part in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
+            shutil.rmtree(run_folder / part.name, ignore_errors=True)
+            os.replace(part, run_folder / part.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def checkpoint_saver(
@@ -95,8 +106,8 @@ def checkpoint_saver(
             return
         try:
             save_checkpoint(folder, unet, state, settings)
-        except OSError as error:
-            warn_of_skipped(run_folder, folder, error.strerror or str(error))
+        except WRITE_ERRORS as error:
+            warn_of_skipped(run_folder, folder, str(error).splitlines()[0])
             return
         remove_old_checkpoints(run_folder, keep)
 
@@ -115,9 +126,8 @@ def model_bytes(*models: torch.nn.Module) -> int:
 
 def checkpoint_bytes(unet: torch.nn.Module, state: TrainingState) -> int:
     """About what the next checkpoint takes: the UNet, Adam's two moments where they are kept, the embeddings."""
-    optimizer = 2 * model_bytes(unet) if state.optimizer_state else 0
-    embeddings = sum(value.numel() * value.element_size() for value in state.prompt_embeds)
-    return model_bytes(unet) + optimizer + embeddings
+    copies = unet_has_changed(state) + 2 * bool(state.optimizer_state)
+    return copies * model_bytes(unet) + sum(value.numel() * value.element_size() for value in state.prompt_embeds)
 
 
 def gigabytes(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +20,10 @@ def command_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequ
     def wrapped(argv: Sequence[str] | None = None) -> None:
         try:
             main(argv)
-        except UserError as error:
-            if is_main_process():
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.filename:  # a full disk, a folder without permission
+                error = f"{error.filename}: {error.strerror}"
+            if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once on every machine
                 print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
@@ -49,6 +52,22 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is outside 0 to 1")
     return value
+
+
+def learning_rate(text: str) -> float:
+    """argparse type: a finite number from 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no learning rate")
+    return value
+
+
+def gesture_name(text: str) -> str:
+    """argparse type: the name of a gesture, which is also that of a folder and begins the names of its lists."""
+    name = text.rstrip("/\\")  # tab completion adds one
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise argparse.ArgumentTypeError(f"'{text}' is no plain name; --data_root says where its folder is")
+    return name
 
 
 def positive_int(text: str) -> int:
@@ -85,22 +104,27 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def launched_alone() -> bool:
-    """Whether `accelerate launch --num_processes N` started only this one, as it does without GPU or `--multi_gpu`."""
-    return {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys() and "LOCAL_RANK" not in os.environ
-
-
-LAUNCHED_ALONE = (
-    "accelerate launch started only one process, because it sees no GPU; "
-    "pass it --multi_gpu as well, to get all of them on the CPU"
-)
-
-
 def processes_need_cpu() -> bool:
     """Whether several processes have to meet on the CPU (gloo): accelerate must be told so."""
     import torch
 
     return num_processes() > 1 and not torch.cuda.is_available() and not torch.xpu.is_available()
+
+
+def check_all_processes_started() -> None:
+    """`accelerate launch --num_processes 2` starts only one process, silently, where there is no GPU.
+
+    Raises:
+        UserError
+    """
+    import torch
+
+    asked_for_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if asked_for_several and "LOCAL_RANK" not in os.environ and not torch.cuda.is_available():
+        raise UserError(
+            "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
+            "to get all of them on the CPU"
+        )
 
 
 def is_main_process() -> bool:

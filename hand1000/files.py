@@ -8,12 +8,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from hand1000.cli import UserError, cpu_count, is_main_process
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+ORIENTATION = 0x0112  # EXIF: how to turn the stored picture to see it upright; 1 is as it is
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 # Photos
@@ -41,9 +52,13 @@ def load_photo(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(path), "it").replace("\n", " ")
+            turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
+            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off at 255
+                image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+            image = image.convert("RGB")
+            return image.transpose(turn) if turn is not None else image
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        reason = str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
         raise UserError(f"{path}: not a readable image ({reason}); replace or remove it") from None
 
 
@@ -93,13 +108,14 @@ def read_paired_lines(names_file: Path, texts_file: Path) -> tuple[list[str], li
     names, texts = read_lines(names_file), read_lines(texts_file)
     if len(names) != len(texts):
         raise UserError(f"{names_file} has {len(names)} lines but {texts_file} has {len(texts)}; they must agree")
-    seen: dict[str, int] = {}
+    seen: dict[PurePosixPath, int] = {}
     for number, name in enumerate(names, start=1):
         if leaves_folder(name):
             raise UserError(f"{names_file}: line {number}: '{name}' leaves its folder; give a plain file name")
-        if name in seen:
-            raise UserError(f"{names_file}: line {number}: '{name}' is already on line {seen[name]}")
-        seen[name] = number
+        path = PurePosixPath(name)  # "a.png" and "./a.png" are the same file
+        if path in seen:
+            raise UserError(f"{names_file}: line {number}: '{name}' is already on line {seen[path]}")
+        seen[path] = number
     return names, texts
 
 
@@ -116,7 +132,7 @@ def leaves_folder(name: str) -> bool:
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` only once the block has ended without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a killed run left is written over
     try:
         yield temporary
         os.replace(temporary, path)
@@ -165,6 +181,19 @@ def sha256_of_files(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """A quick SHA-256 of a large file, or of all files in a folder: names, sizes, first and last megabyte of each."""
+    digest = hashlib.sha256()
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        size = file_path.stat().st_size
+        digest.update(f"{file_path.relative_to(path)}\0{size}\n".encode())
+        with open(file_path, "rb") as file:
+            digest.update(file.read(2**20))
+            file.seek(max(0, size - 2**20))
+            digest.update(file.read())
     return digest.hexdigest()
 
 

@@ -96,24 +96,23 @@ def stored_blocks(path: Path, in_features: int, out_features: int, rows: int) ->
             checkpoint that holds one under `fusion_model_state_dict`.
 
     Raises:
-        UserError: no such file, no fusion weights in it, or weights for another text encoder.
+        UserError: see `open_weights`.
     """
     for start in range(0, out_features, rows):
         if start % (8 * rows) == 0:  # opened anew now and then, because what was read of a mapped file stays in memory
-            weight, bias = _open_weights(path)
-        if (_shape(weight), _shape(bias)) != ((out_features, in_features), (out_features,)):
-            raise UserError(
-                f"{path}: fusion weights of shape {_shape(weight)} and bias {_shape(bias)} don't fit this text "
-                f"encoder, which needs {(out_features, in_features)} and {(out_features,)}"
-            )
+            weight, bias = open_weights(path, in_features, out_features)
         yield weight[start : start + rows]
     yield bias[:].float()
 
 
+def fusion_features(hidden_size: int) -> tuple[int, int]:
+    """Inputs and outputs of the fusion layer for a text encoder's width: (59199, 59136) for Stable Diffusion 1."""
+    return 77 * hidden_size + FEATURE_SIZE, 77 * hidden_size
+
+
 def save_fusion_weights(source: Path, target: Path, hidden_size: int) -> None:
     """Copy fusion weights from any file that `stored_blocks` reads to float32 safetensors, block by block."""
-    out_features = 77 * hidden_size
-    in_features = out_features + FEATURE_SIZE
+    in_features, out_features = fusion_features(hidden_size)
     rows = max(1, BLOCK_ELEMENTS // in_features)
     write_safetensors(target, in_features, out_features, stored_blocks(source, in_features, out_features, rows))
 
@@ -136,8 +135,12 @@ def write_safetensors(path: Path, in_features: int, out_features: int, blocks: I
             file.write(block.float().contiguous().numpy().tobytes())
 
 
-def _open_weights(path: Path):
-    """The matrix and the vector in a file, each sliceable without reading all of it."""
+def open_weights(path: Path, in_features: int, out_features: int):
+    """The fusion layer's matrix and vector in a file, each sliceable without reading all of it.
+
+    Raises:
+        UserError: no such file, no fusion weights in it, or weights for another text encoder.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file of fusion weights")
     if path.suffix == ".safetensors":
@@ -150,11 +153,16 @@ def _open_weights(path: Path):
         checkpoint = load_pickle(path)
         state_dict = checkpoint.get("fusion_model_state_dict", checkpoint)
         tensors = [value for value in state_dict.values() if isinstance(value, torch.Tensor)]
-    matrices = [tensor for tensor in tensors if len(_shape(tensor)) == 2]
-    vectors = [tensor for tensor in tensors if len(_shape(tensor)) == 1]
-    if len(tensors) != 2 or not matrices or not vectors:
+    tensors.sort(key=lambda tensor: len(_shape(tensor)))
+    if [len(_shape(tensor)) for tensor in tensors] != [1, 2]:
         raise UserError(f"{path}: holds no fusion weights (expected one matrix and one vector)")
-    return matrices[0], vectors[0]
+    bias, weight = tensors
+    if (_shape(weight), _shape(bias)) != ((out_features, in_features), (out_features,)):
+        raise UserError(
+            f"{path}: fusion weights of shape {_shape(weight)} and bias {_shape(bias)} don't fit this text encoder, "
+            f"which needs {(out_features, in_features)} and {(out_features,)}"
+        )
+    return weight, bias
 
 
 def _shape(tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hand1000.cli import UserError, say
-from hand1000.files import atomic_file, list_photos, progress
+from hand1000.files import atomic_file, check_writable, list_photos, progress
 from hand1000.hands import detect_hands_in_files
 
 FEATURE_SIZE = 63  # 21 landmarks, each x, y, z
@@ -27,6 +27,7 @@ def compute_gesture_feature(
         UserError: no photo, an unreadable one (unless `skip_bad_images`), or no hand in any of them.
     """
     photos = list_photos(folder)
+    check_writable(output.parent)
     results = detect_hands_in_files(photos, num_workers=num_workers)
     landmarks, without_hand, bad = [], 0, []
     for hands in progress(results, total=len(photos), desc="Stage I: finding hands", unit="photo"):
@@ -57,7 +58,7 @@ def load_gesture_feature(path: Path) -> np.ndarray:
         feature = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; cal_mean_feature.py makes it") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy also tries zip and pickle
         raise UserError(f"{path}: not a .npy array ({error}); run cal_mean_feature.py again") from None
     if not isinstance(feature, np.ndarray) or feature.shape != (FEATURE_SIZE,) or feature.dtype.kind not in "fiu":
         found = f"{feature.dtype} {feature.shape}" if isinstance(feature, np.ndarray) else "several arrays"

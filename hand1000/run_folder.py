@@ -75,7 +75,8 @@ def checkpoint_to_resume(run_folder: Path, settings: dict[str, Any], resume: str
     record, found = read_record(run_folder), checkpoints(run_folder)
     if record is None and run_folder.is_dir() and any(not p.name.startswith(".") for p in run_folder.iterdir()):
         raise UserError(f"{run_folder}: holds files that are no training run; choose another --output_dir")
-    if record and (different := differing_settings(record["settings"], settings)):
+    anything_to_lose = bool(found) or (record and record["status"] == FINISHED)
+    if record and anything_to_lose and (different := differing_settings(record["settings"], settings)):
         raise UserError(
             f"{run_folder}: holds a {record['status']} run of other settings ({different}); "
             "choose another --output_dir, or remove it"

@@ -123,7 +123,8 @@ def optimise_embedding(
     """Stage II: the double-fused embedding, optimised for one step on each draw with the UNet frozen.
 
     Any number of photos at once: Adam works on each value by itself and the losses are summed, so that every photo
-    is optimised as if alone. `prompt_embeds` (B, 77, hidden) must be on the training device.
+    is optimised as if alone (in fp16, an overflow skips the step of the whole batch). `prompt_embeds` (B, 77, hidden)
+    must be on the training device.
 
     Returns:
         The embeddings (B, 77, hidden) and the losses (steps, B).
@@ -135,7 +136,7 @@ def optimise_embedding(
         loss = loss_of(latents, noise, timesteps, prompt_embeds)
         take_step(loss.sum(), optimizer, scaler)
         losses.append(loss.detach())
-    return prompt_embeds.detach(), stack_losses(losses, len(latents))
+    return prompt_embeds.detach(), stack_losses(losses, prompt_embeds)
 
 
 def finetune_unet(
@@ -152,12 +153,12 @@ def finetune_unet(
         loss = loss_of(latents, noise, timesteps, prompt_embeds)
         take_step(loss.mean(), optimizer, scaler)
         losses.append(loss.detach())
-    return stack_losses(losses, len(latents))
+    return stack_losses(losses, prompt_embeds)
 
 
-def stack_losses(losses: list[torch.Tensor], photos: int) -> torch.Tensor:
-    """(steps, photos), also where a stage is left out (0 steps)."""
-    return torch.stack(losses) if losses else torch.zeros(0, photos)
+def stack_losses(losses: list[torch.Tensor], prompt_embeds: torch.Tensor) -> torch.Tensor:
+    """(steps, B), also where a stage is left out (0 steps)."""
+    return torch.stack(losses) if losses else prompt_embeds.new_zeros(0, len(prompt_embeds))
 
 
 def unet_optimizer(unet: UNet2DConditionModel, params: Hyperparameters) -> torch.optim.Optimizer:
@@ -223,9 +224,8 @@ def batch_draws(draws: Sequence[Draw]) -> Draw:
 def train_interleaved(
     accelerator: Accelerator,
     unet: UNet2DConditionModel,
-    loss_of: Loss,
+    make_loss: Callable[[torch.nn.Module], Loss],
     data: TrainingSet,
-    draws: PhotoDraws,
     params: Hyperparameters,
     state: TrainingState,
     save: Save,
@@ -234,6 +234,7 @@ def train_interleaved(
 
     Changes `unet` and `state` in place; starts at `state.done`.
     """
+    loss_of, draws = make_loss(unet), photo_draws(params.seed, (1, *data.latents.shape[1:]), params)
     scaler = gradient_scaler(accelerator, state)
     for index in photo_bar(range(state.done, len(data.names)), state.done, len(data.names)):
         name, latents = data.names[index : index + 1], data.latents[index : index + 1]
@@ -259,7 +260,7 @@ def train_interleaved(
 def train_staged(
     accelerator: Accelerator,
     unet: UNet2DConditionModel,
-    loss_of: Callable[[torch.nn.Module], Loss],
+    make_loss: Callable[[torch.nn.Module], Loss],
     data: TrainingSet,
     params: Hyperparameters,
     state: TrainingState,
@@ -270,17 +271,26 @@ def train_staged(
     Every global batch is the same whatever the number of processes, each of which takes its share of it. Changes
     `unet` and `state` in place; starts where `state` says.
     """
-    scaler = gradient_scaler(accelerator, state)
     if state.stage == EMBEDDING:
         unet.requires_grad_(False)
-        optimise_all_embeddings(accelerator, loss_of(unet), scaler, data, params, state, save)
-        state.stage, state.done = FINETUNE, 0
+        optimise_all_embeddings(accelerator, make_loss(unet), data, params, state, save)
+        # Each process has its own fp16 loss scale here, and all must have the same one in Stage III.
+        state.stage, state.done, state.scaler_state = FINETUNE, 0, None
     unet.requires_grad_(True)
-    finetune_on_all(accelerator, unet, loss_of, scaler, data, params, state, save)
+    model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
+    finetune_on_all(accelerator, unet, make_loss(model), data, params, state, save)
 
 
-def optimise_all_embeddings(accelerator, loss_of: Loss, scaler, data: TrainingSet, params, state, save) -> None:
+def optimise_all_embeddings(
+    accelerator: Accelerator,
+    loss_of: Loss,
+    data: TrainingSet,
+    params: Hyperparameters,
+    state: TrainingState,
+    save: Save,
+) -> None:
     """Stage II of the staged schedule: fills `state.prompt_embeds`, one global batch after the other."""
+    scaler = gradient_scaler(accelerator, state)
     count, global_batch = len(data.names), params.train_batch_size * accelerator.num_processes
     latent_shape = (1, *data.latents.shape[1:])
     starts = range(state.done, count, global_batch)
@@ -302,7 +312,7 @@ def optimise_all_embeddings(accelerator, loss_of: Loss, scaler, data: TrainingSe
         prompt_embeds = accelerator.gather(prompt_embeds)[: len(batch)].cpu()
         losses = accelerator.gather(losses.T.contiguous())[: len(batch)].cpu()  # (batch, steps)
         for index, photo_losses in zip(batch, losses, strict=True):
-            for step, loss in enumerate(photo_losses.split(1)):
+            for step, loss in enumerate(photo_losses[:, None]):
                 state.add_losses([data.names[index]], EMBEDDING, step, loss)
         accelerator.log({"embedding_loss": losses.mean().item()}, step=start)
         state.prompt_embeds += list(prompt_embeds)
@@ -311,13 +321,21 @@ def optimise_all_embeddings(accelerator, loss_of: Loss, scaler, data: TrainingSe
         save(state)
 
 
-def finetune_on_all(accelerator, unet, loss_of: Callable[[torch.nn.Module], Loss], scaler, data, params, state, save):
+def finetune_on_all(
+    accelerator: Accelerator,
+    unet: UNet2DConditionModel,
+    loss_of: Loss,
+    data: TrainingSet,
+    params: Hyperparameters,
+    state: TrainingState,
+    save: Save,
+) -> None:
     """Stage III of the staged schedule: one optimiser, `finetune_steps` passes over the shuffled photos."""
+    scaler = gradient_scaler(accelerator, state)
     count, global_batch = len(data.names), params.train_batch_size * accelerator.num_processes
     latent_shape = (1, *data.latents.shape[1:])
     all_prompt_embeds = torch.stack(state.prompt_embeds)
     total_steps = math.ceil(params.finetune_steps * count / global_batch)
-    model_loss = loss_of(accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet)
     optimizer = unet_optimizer(unet, params)
     if state.optimizer_state:
         optimizer.load_state_dict(state.optimizer_state)
@@ -325,11 +343,9 @@ def finetune_on_all(accelerator, unet, loss_of: Callable[[torch.nn.Module], Loss
         places = range(step * global_batch, (step + 1) * global_batch)  # in the endless row of shuffled passes
         mine = own_share(places, accelerator)
         photos = [shuffled_photo(place, count, params.seed) for place in mine]
-        draws = [
-            draw(torch.Generator().manual_seed(derived_seed(params.seed, 2, place)), latent_shape) for place in mine
-        ]
+        draws = [stage_three_draw(params.seed, place, latent_shape) for place in mine]
         losses = finetune_unet(
-            model_loss, scaler, optimizer, data.latents[photos], all_prompt_embeds[photos], [batch_draws(draws)]
+            loss_of, scaler, optimizer, data.latents[photos], all_prompt_embeds[photos], [batch_draws(draws)]
         )
         losses = accelerator.gather(losses[0]).cpu()
         names = [data.names[shuffled_photo(place, count, params.seed)] for place in places]
@@ -349,6 +365,11 @@ def own_share(items: Sequence[int], accelerator: Accelerator) -> list[int]:
 def shuffled_photo(place: int, count: int, seed: int) -> int:
     """The photo at a place in the endless row of passes over `count` photos, each pass newly shuffled."""
     return _shuffle(place // count, count, seed)[place % count]
+
+
+def stage_three_draw(seed: int, place: int, latent_shape: Sequence[int]) -> Draw:
+    """The noise and timestep of a place in that row."""
+    return draw(torch.Generator().manual_seed(derived_seed(seed, 2, place)), latent_shape)
 
 
 @functools.lru_cache(maxsize=2)

@@ -46,7 +46,8 @@ def load_pickle(path: Path) -> dict[str, Any]:
         with inert_globals(path):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
-        raise UserError(f"{path}: not a checkpoint that torch can read ({str(error).splitlines()[0]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a checkpoint that torch can read ({reason})") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint: holds a {type(checkpoint).__name__} instead of named tensors")
     return checkpoint

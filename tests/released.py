@@ -84,6 +84,41 @@ def train(pipe, fusion, feature, photos, captions, *, Lambda, resolution, embedd
     return losses
 
 
+def train_staged(pipe, latents, prompt_embeds, embedding_draws, batches, *, finetune_lr):
+    """The paper's order, literally: every embedding alone with the base UNet, then one Adam over given batches.
+
+    embedding_draws: for each photo its (noise, t) pairs; batches: for each step its (photo, noise, t) triples. Trains
+    `pipe.unet` in place; returns Stage III's losses in order.
+    """
+    sqrt_alphas = torch.tensor(np.sqrt(alphas_cumprod()), dtype=torch.float32)
+    sqrt_one_minus = torch.tensor(np.sqrt(1.0 - alphas_cumprod()), dtype=torch.float32)
+
+    def loss_of(latent, noise, t, embedding):
+        noisy = sqrt_alphas[t] * latent + sqrt_one_minus[t] * noise
+        return torch.nn.MSELoss()(pipe.unet(noisy, t, encoder_hidden_states=embedding).sample, noise)
+
+    pipe.unet.requires_grad_(False)
+    optimised = []
+    for latent, embedding, draws in zip(latents, prompt_embeds, embedding_draws, strict=True):
+        embedding = embedding[None].clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([embedding], lr=1e-3)
+        for noise, t in draws:
+            optimizer.zero_grad()
+            loss_of(latent[None], noise, t, embedding).backward()
+            optimizer.step()
+        optimised.append(embedding.detach())
+    pipe.unet.requires_grad_(True)
+    optimizer, all_losses = torch.optim.Adam(pipe.unet.parameters(), lr=finetune_lr), []
+    for batch in batches:
+        optimizer.zero_grad()
+        losses = [loss_of(latents[photo][None], noise, t, optimised[photo]) for photo, noise, t in batch]
+        (sum(losses) / len(losses)).backward()
+        optimizer.step()
+        all_losses += [loss.item() for loss in losses]
+    pipe.unet.requires_grad_(False)
+    return all_losses
+
+
 def generate(pipe, fusion, feature, prompt, *, mu, resolution, latent_side, image_size, scale=3.0, steps=45):
     """One picture as the released script draws it: a uint8 array."""
     text = text_embedding(pipe, prompt)

@@ -1,6 +1,5 @@
 """image_generation.py: the released pictures, the same ones however they are made, sweeps, going on, mistakes."""
 
-import json
 import re
 import signal
 import time
@@ -24,7 +23,7 @@ from conftest import (
 )
 
 import image_generation
-from hand1000.run_folder import FINISHED, write_record
+from hand1000.run_folder import FINISHED, RUNNING, write_record
 from hand1000.stable_diffusion import ddim_scheduler, load_stable_diffusion
 
 
@@ -149,8 +148,12 @@ def test_more_of_the_same_may_follow_but_nothing_else(data_root, run_folder, cap
     write_lists(data_root, ["photo0.png", "photo1.png"], ["another prompt", "and another"])
     assert "other file names or prompts" in error_of(image_generation.main, arguments, capsys)
     foreign = generate_args(data_root, run_folder, data_root / "palm", "--num_inference_steps", 2)
-    assert "photo0.png, which this script did not make" in error_of(image_generation.main, foreign, capsys)
-    assert files_under(data_root) == before
+    assert "photo0.png: there already" in error_of(image_generation.main, foreign, capsys)
+    (data_root / "mine").mkdir()
+    (data_root / "mine" / "grid.png").write_text("my own")
+    sweep = generate_args(data_root, run_folder, data_root / "mine", "--mu", 0, 1)
+    assert "grid.png: there already" in error_of(image_generation.main, sweep, capsys)
+    assert files_under(data_root) == before | {"mine/grid.png"}
 
 
 MISTAKES = {
@@ -161,6 +164,7 @@ MISTAKES = {
     "no feature": (("--feature_npy_path", "gone.npy"), "gone.npy: no such file; cal_mean_feature.py makes it"),
     "no prompts": (("--prompts_file", "gone.txt"), "gone.txt: no such file"),
     "no yaml": (("--original_config", "gone.yaml"), r"gone.yaml: no such file \(--original_config\)"),
+    "steps": (("--num_inference_steps", "1000"), "1000 is above 999"),
     "resolution": (("--resolution", "100"), "--resolution 100 is not a multiple of 8"),
 }
 
@@ -185,9 +189,7 @@ def test_names_may_not_leave_the_folder_and_must_be_pictures(data_root, run_fold
         assert expected in error_of(image_generation.main, arguments, capsys)
 
 
-def test_an_unfinished_run_is_refused(data_root, run_folder, capsys, tmp_path):
-    run = copy_model(run_folder, tmp_path / "unfinished")
-    record = json.loads((run / "hand1000.json").read_text())
-    write_record(run, {**record, "status": "running"})
-    message = error_of(image_generation.main, generate_args(data_root, run, data_root / "out"), capsys)
+def test_an_unfinished_run_is_refused(data_root, capsys):
+    write_record(data_root / "run", {"status": RUNNING, "settings": {}, "fusion": {"seed": 0}})
+    message = error_of(image_generation.main, generate_args(data_root, data_root / "run", data_root / "out"), capsys)
     assert "this run is not finished" in message

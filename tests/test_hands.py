@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 from conftest import ROOT, error_of, files_under, run_script
-from PIL import Image
+from PIL import Image, ImageOps
 
 import cal_mean_feature
+from hand1000.files import load_photo
 from hand1000.hands import Hand, detect_hands, hand_box, hand_crops, union_box
 from synthetic_hands.drawn import draw_open_hand, write_photos
 
@@ -62,6 +63,21 @@ def test_exif_orientation_is_respected(tmp_path):
     exif[0x0112] = 6  # stored lying on its side, to be turned clockwise for looking at
     Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(photo, exif=exif)
     assert np.abs(stage_one(tmp_path) - upright).max() < 1e-9
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_as_pillow_turns_it(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "photo.png"))
+    assert (np.asarray(load_photo(tmp_path / "photo.png")) == np.asarray(expected)).all()
+
+
+def test_photos_of_sixteen_bits_keep_their_shades(tmp_path):
+    Image.fromarray(np.array([[0, 256, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "photo.png")
+    assert np.asarray(load_photo(tmp_path / "photo.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_boxes_and_crops():

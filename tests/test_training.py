@@ -2,9 +2,12 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
+import sys
 import time
+import types
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import train
-from hand1000 import checkpoints, files
+from hand1000 import files, run_folder, training
 from hand1000.run_folder import read_losses
 from hand1000.stable_diffusion import load_stable_diffusion
 
@@ -78,6 +81,48 @@ def test_the_run_folder_is_a_stable_diffusion_folder_with_its_record(data_root, 
     assert not [name for name in files_under(run) if ".tmp" in name]
 
 
+def test_random_numbers_are_the_released_ones():
+    """Timesteps read off the released code, at 8 x 8 latents and seed 0; every photo has the same."""
+    draws = training.photo_draws(0, (1, 4, 8, 8), training.Hyperparameters())
+    timesteps = [int(draw.timesteps) for draw in (*draws.embedding, *draws.finetune)]
+    assert timesteps[:10] == [937, 963, 175, 940, 928, 961, 991, 404, 474, 46]
+    assert timesteps[10:13] == [752, 409, 901] and len(timesteps) == 30
+    torch.manual_seed(0)
+    assert torch.equal(training.posterior_noise(0, (1, 4, 8, 8)), torch.randn(1, 4, 8, 8))
+
+
+def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model):
+    """Three photos in batches of two: Stage II for all of them, then Stage III with one Adam."""
+    options = ("--schedule", "staged", "--train_batch_size", 2, "--embedding_steps", 2, "--finetune_steps", 3)
+    options += ("--max_train_images", 3, "--finetune_lr", 1e-4, "--seed", 4)
+    arguments = train_args(data_root, tiny_model, *options)
+    train.main(arguments)
+
+    args = train.parse_args(arguments)
+    pipe = load_stable_diffusion(str(tiny_model))
+    photos, captions = listed(data_root)
+    feature = np.load(data_root / "palm.npy").astype(np.float32)
+    data = train.encode(args, pipe, photos[:3], captions[:3], feature, "cpu")
+    params, shape = training.Hyperparameters(embedding_steps=2, finetune_steps=3), (1, 4, 16, 16)
+    seeds = [training.staged_photo_seed(4, photo) for photo in range(3)]
+    places = [
+        (training.shuffled_photo(place, 3, 4), *training.stage_three_draw(4, place, shape)) for place in range(10)
+    ]  # three passes over three photos, and one more place to fill the fifth batch
+    assert sorted(photo for photo, _, _ in places[:9]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len({int(t) for _, _, t in places}) > 5  # every place has its own noise and timestep
+    expected = released.train_staged(
+        pipe,
+        data.latents,
+        data.prompt_embeds,
+        [training.photo_draws(seed, shape, params).embedding for seed in seeds],
+        [places[start : start + 2] for start in range(0, 10, 2)],
+        finetune_lr=1e-4,
+    )
+    rows = [row for row in read_losses(data_root / "run" / "losses.csv") if row[1] == "finetune"]
+    assert [row[0] for row in rows] == [f"photo{photo}.png" for photo, _, _ in places]
+    assert np.abs(np.array([row[3] for row in rows]) - expected).max() < 1e-5
+
+
 def test_staged_does_not_depend_on_the_batch_size_in_stage_two(data_root, tiny_model):
     """Every photo's embedding is optimised as if alone: the same losses one by one and four at a time."""
     losses = {}
@@ -88,7 +133,6 @@ def test_staged_does_not_depend_on_the_batch_size_in_stage_two(data_root, tiny_m
         )
         rows = read_losses(data_root / f"run{batch}" / "losses.csv")
         losses[batch] = {row[:3]: row[3] for row in rows if row[1] == "embedding"}
-        assert sum(row[1] == "finetune" for row in rows) == 4 * 3  # every photo three times
     assert losses[1].keys() == losses[4].keys() and len(losses[1]) == 4 * 2
     assert max(abs(losses[1][key] - losses[4][key]) for key in losses[1]) < 2e-6
 
@@ -123,13 +167,15 @@ def test_killed_and_resumed_ends_with_the_same_bits(schedule, data_root, tiny_mo
     assert whole.returncode == 0, whole.stderr
 
     resumed_from = []
-    for kills in range(2):  # killed twice, each time as soon as it has got a checkpoint further
+    for kills in range(2):  # killed twice, in the staged schedule once in Stage II and once in Stage III
         process = start_script(*command, "--resume_from_checkpoint", "latest")
-        wait_until(lambda seen=tuple(resumed_from): (now := newest(data_root)) and now not in seen, process)
+        needed = 9 if kills and schedule == "staged" else kills + 1  # 8 photos of Stage II, then Stage III
+        wait_until(lambda needed=needed: newest(data_root) >= needed, process)
         time.sleep(0.11 * (kills + 1))  # somewhere in the middle of the next photo, or of writing
         process.send_signal(signal.SIGKILL)
         process.wait()
         resumed_from.append(newest(data_root))
+    assert resumed_from[0] < resumed_from[1] and (schedule == "interleaved" or resumed_from[0] < 8 < resumed_from[1])
     assert not (data_root / "run" / "model_index.json").exists()
 
     refused = run_script(*command)
@@ -140,11 +186,9 @@ def test_killed_and_resumed_ends_with_the_same_bits(schedule, data_root, tiny_mo
     assert (data_root / "whole" / "losses.csv").read_bytes() == (data_root / "run" / "losses.csv").read_bytes()
 
 
-def newest(data_root: Path) -> str | None:
-    from hand1000.run_folder import checkpoints
-
-    found = checkpoints(data_root / "run")
-    return found[-1].name if found else None
+def newest(data_root: Path) -> int:
+    """The photos' worth of work in the run's newest checkpoint."""
+    return max([int(path.name[11:]) for path in run_folder.checkpoints(data_root / "run")], default=0)
 
 
 def wait_until(condition, process) -> None:
@@ -168,21 +212,34 @@ def test_a_finished_run_is_neither_repeated_nor_overwritten(data_root, tiny_mode
     assert (data_root / "run" / "unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == weights
 
 
-def test_stages_can_be_left_out(data_root, tiny_model):
-    train.main(train_args(data_root, tiny_model, *SHORT, "--embedding_steps", 0))
+@pytest.mark.parametrize("schedule", ["interleaved", "staged"])
+def test_stage_two_can_be_left_out(schedule, data_root, tiny_model):
+    train.main(train_args(data_root, tiny_model, *SHORT, "--embedding_steps", 0, "--schedule", schedule))
     assert {row[1] for row in read_losses(data_root / "run" / "losses.csv")} == {"finetune"}
-    no_finetune = train_args(data_root, tiny_model, *SHORT, "--finetune_steps", 0)
-    train.main([*no_finetune, "--output_dir", str(data_root / "two")])
-    assert {row[1] for row in read_losses(data_root / "two" / "losses.csv")} == {"embedding"}
-    assert largest_difference(unet_of(data_root / "two"), unet_of(tiny_model)) == 0
+
+
+def test_stage_three_can_be_left_out(data_root, tiny_model):
+    train.main(train_args(data_root, tiny_model, *SHORT, "--finetune_steps", 0))
+    assert {row[1] for row in read_losses(data_root / "run" / "losses.csv")} == {"embedding"}
+    assert largest_difference(unet_of(data_root / "run"), unet_of(tiny_model)) == 0
 
 
 @pytest.mark.parametrize("schedule", ["interleaved", "staged"])
-def test_memory_and_speed_options(schedule, data_root, tiny_model, fresh_accelerate):
-    """Gradient checkpointing changes nothing beyond rounding, bf16 little; both are tracked by TensorBoard."""
+def test_memory_and_speed_options(schedule, data_root, tiny_model, fresh_accelerate, monkeypatch):
+    """Gradient checkpointing and torch.compile change nothing beyond rounding, bf16 little."""
+    checkpointed, compiled = [], []
+    enable = UNet2DConditionModel.enable_gradient_checkpointing
+    monkeypatch.setattr(
+        UNet2DConditionModel, "enable_gradient_checkpointing", lambda unet: [checkpointed.append(unet), enable(unet)]
+    )
+    # The compiler itself takes half a minute here; what it makes is torch's business.
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+
     arguments = train_args(data_root, tiny_model, *SHORT, "--schedule", schedule)
     train.main(arguments)
-    train.main([*arguments, "--gradient_checkpointing", "--output_dir", str(data_root / "gc")])
+    assert not checkpointed and not compiled
+    train.main([*arguments, "--gradient_checkpointing", "--compile", "--output_dir", str(data_root / "gc")])
+    assert checkpointed[0].is_gradient_checkpointing and compiled[0] is checkpointed[0]
     fresh_accelerate()
     tracked = ["--mixed_precision", "bf16", "--report_to", "tensorboard"]
     train.main([*arguments, *tracked, "--output_dir", str(data_root / "bf")])
@@ -190,6 +247,24 @@ def test_memory_and_speed_options(schedule, data_root, tiny_model, fresh_acceler
     assert np.abs(losses[0] - losses[1]).max() < 1e-5
     assert 0 < np.abs(losses[0] - losses[2]).max() < 0.05
     assert list((data_root / "bf" / "logs").rglob("events.out.tfevents*"))
+
+
+def test_8bit_adam_is_bitsandbytes(data_root, tiny_model, monkeypatch):
+    """bitsandbytes is optional and needs a GPU to be of use: a stand-in records how it is called."""
+    made = []
+
+    class Adam8bit(torch.optim.Adam):
+        def __init__(self, parameters, lr):
+            super().__init__(parameters, lr=lr)
+            made.append(lr)
+
+    module = types.ModuleType("bitsandbytes.optim")
+    module.Adam8bit = Adam8bit
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: True)
+    train.main(train_args(data_root, tiny_model, *SHORT, "--use_8bit_adam"))
+    assert made == [1e-4] * 4  # a new one for every photo
 
 
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(data_root, tiny_model, capsys, monkeypatch):
@@ -206,16 +281,18 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(data_root, tiny_model, c
     assert "0.0 GB free, but the next checkpoint and the finished model need" in capsys.readouterr().out
 
 
-def test_a_checkpoint_cut_short_by_the_disk_leaves_the_last_good_one(data_root, tiny_model, capsys, monkeypatch):
-    save = checkpoints.write_losses
-    monkeypatch.setattr(
-        checkpoints,
-        "write_losses",
-        lambda path, losses: save(path, losses) if len(losses) < 10 else exec("raise OSError(28, 'No space left')"),
-    )
-    train.main(train_args(data_root, tiny_model, *SHORT, "--checkpointing_images", 1))
-    assert "the last good one is checkpoint-1" in capsys.readouterr().out
-    assert [path.name for path in (data_root / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
+def test_a_disk_that_fills_up_while_writing_leaves_a_clear_word(data_root, tiny_model):
+    """No file may grow beyond 1 MB: neither a checkpoint nor the model can be saved, which are 12 MB."""
+    command = [sys.executable, ROOT / "train.py", *train_args(data_root, tiny_model, *SHORT)]
+    command += ["--checkpointing_images", 2]
+    limited = f"ulimit -f 1000; exec {shlex.join(map(str, command))}"
+    done = run_script("-c", limited, launcher=("bash",))
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "checkpoint-2: not saved, disk too full" in done.stdout and "there is none yet" in done.stdout
+    assert "checkpoint-4: not saved" in done.stdout  # training went on
+    assert "can't save the model" in done.stderr and "--resume_from_checkpoint latest" in done.stderr
+    assert files_under(data_root / "run") <= {"hand1000.json", "losses.csv"}
+    assert json.loads((data_root / "run" / "hand1000.json").read_text())["status"] == "running"
 
 
 def test_stage_one_runs_first_where_its_file_is_missing(tmp_path, tiny_model, capfd):
@@ -268,6 +345,11 @@ MISTAKES = {
     "model file": (None, ("--pretrained_model_name_or_path", "sd.ckpt"), "sd.ckpt: no such checkpoint file"),
     "checkpoint": (None, ("--resume_from_checkpoint", "nothing"), "nothing: not a checkpoint of train.py"),
     "fusion": (None, ("--fusion_checkpoint", "no.safetensors"), "no.safetensors: no such file"),
+    "same file": (relist(["photo0.png", "./photo0.png"]), (), "'./photo0.png' is already on line 1"),
+    "gesture": (None, ("--gesture", "../palm"), "'../palm' is no plain name"),
+    "rate": (None, ("--finetune_lr=-0.1",), "-0.1 is no learning rate"),
+    "tracker": (None, ("--report_to", "tensorbord"), "--report_to tensorbord: not a tracker"),
+    "fp16": (None, ("--mixed_precision", "fp16"), "fp16 needs a GPU"),
     "8bit": (None, ("--use_8bit_adam",), "pip install bitsandbytes"),
 }
 
@@ -283,6 +365,33 @@ def test_mistakes(mistake, data_root, tiny_model, capsys, monkeypatch):
     message = error_of(train.main, train_args(data_root, tiny_model, *options), capsys)
     assert re.search(expected, message), message
     assert files_under(data_root) == before
+
+
+def test_a_failed_start_does_not_lock_its_folder(data_root, tiny_model, capsys):
+    """A loss of NaN before the first checkpoint: the advice to lower the rate can be followed."""
+    wild = train_args(data_root, tiny_model, *SHORT, "--finetune_lr", "1e30")
+    message = error_of(train.main, wild, capsys)
+    assert "the loss became" in message and "lower the learning rate" in message
+    train.main(train_args(data_root, tiny_model, *SHORT))
+
+
+def test_other_weights_under_the_same_name_are_another_run(data_root, tiny_model, capsys):
+    fusion = data_root / "fusion.safetensors"
+    arguments = train_args(data_root, tiny_model, *SHORT, "--fusion_checkpoint", fusion)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(torch.nn.Linear(77 * 32 + 63, 77 * 32).state_dict(), fusion)
+        if seed == 0:
+            train.main(arguments)
+    assert "fusion_fingerprint was" in error_of(train.main, arguments, capsys)
+
+
+def test_fusion_weights_of_another_model_are_refused_before_encoding(data_root, tiny_model, capsys):
+    fusion = data_root / "fusion.safetensors"
+    save_file({"weight": torch.zeros(4, 5), "bias": torch.zeros(4)}, fusion)
+    message = error_of(train.main, train_args(data_root, tiny_model, "--fusion_checkpoint", fusion), capsys)
+    assert "don't fit this text encoder, which needs (2464, 2527) and (2464,)" in message
+    assert not (data_root / "run").exists()
 
 
 def test_no_hand_in_any_photo(data_root, tiny_model, capsys):
