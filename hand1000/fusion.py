@@ -99,7 +99,7 @@ def stored_blocks(path: Path, in_features: int, out_features: int, rows: int) ->
         UserError: see `open_weights`.
     """
     for start in range(0, out_features, rows):
-        if start % (8 * rows) == 0:  # opened anew now and then, because what was read of a mapped file stays in memory
+        if start % (4 * rows) == 0:  # opened anew now and then, because what was read of a mapped file stays in memory
             weight, bias = open_weights(path, in_features, out_features)
         yield weight[start : start + rows]
     yield bias[:].float()
