@@ -324,6 +324,7 @@ def start_run(args, pipe, settings: dict, accelerator) -> dict:
         "arguments": plain_arguments(args),
         "software": software(),
     }
+    accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
     if accelerator.is_main_process:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         write_record(args.output_dir, record)
