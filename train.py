@@ -46,7 +46,7 @@ from hand1000.gesture_feature import compute_gesture_feature, load_gesture_featu
 from hand1000.model_path import check_model_path
 from hand1000.run_folder import (
     FINISHED,
-    RUNNING,
+    UNFINISHED,
     checkpoint_to_resume,
     differing_settings,
     read_record,
@@ -317,7 +317,7 @@ def encode(args, pipe, photos, captions, feature, device):
 def start_run(args, pipe, settings: dict, accelerator) -> dict:
     """Mark the run folder as running, warn of a disk too small, start the tracker; returns the run's record."""
     record = {
-        "status": RUNNING,
+        "status": UNFINISHED,
         "base_model": args.pretrained_model_name_or_path,
         "fusion": {"file": "fusion.safetensors"} if args.fusion_checkpoint else {"seed": args.fusion_seed},
         "settings": settings,

@@ -20,7 +20,7 @@ from hand1000.cli import UserError, say
 from hand1000.files import atomic_file
 
 RECORD = "hand1000.json"
-RUNNING, FINISHED = "running", "finished"
+UNFINISHED, FINISHED = "unfinished", "finished"
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "mediapipe", "numpy", "safetensors")
 
 

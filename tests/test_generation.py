@@ -23,7 +23,7 @@ from conftest import (
 )
 
 import image_generation
-from hand1000.run_folder import FINISHED, RUNNING, write_record
+from hand1000.run_folder import FINISHED, UNFINISHED, write_record
 from hand1000.stable_diffusion import ddim_scheduler, load_stable_diffusion
 
 
@@ -190,6 +190,6 @@ def test_names_may_not_leave_the_folder_and_must_be_pictures(data_root, run_fold
 
 
 def test_an_unfinished_run_is_refused(data_root, capsys):
-    write_record(data_root / "run", {"status": RUNNING, "settings": {}, "fusion": {"seed": 0}})
+    write_record(data_root / "run", {"status": UNFINISHED, "settings": {}, "fusion": {"seed": 0}})
     message = error_of(image_generation.main, generate_args(data_root, data_root / "run", data_root / "out"), capsys)
     assert "this run is not finished" in message

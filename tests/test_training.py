@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import train
 from hand1000 import files, run_folder, training
-from hand1000.run_folder import read_losses
+from hand1000.run_folder import UNFINISHED, read_losses
 from hand1000.stable_diffusion import load_stable_diffusion
 
 SHORT = ("--embedding_steps", 2, "--finetune_steps", 3, "--finetune_lr", 1e-4, "--max_train_images", 4)
@@ -292,7 +292,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_a_clear_word(data_root, tiny_
     assert "checkpoint-4: not saved" in done.stdout  # training went on
     assert "can't save the model" in done.stderr and "--resume_from_checkpoint latest" in done.stderr
     assert files_under(data_root / "run") <= {"hand1000.json", "losses.csv"}
-    assert json.loads((data_root / "run" / "hand1000.json").read_text())["status"] == "running"
+    assert json.loads((data_root / "run" / "hand1000.json").read_text())["status"] == UNFINISHED
 
 
 def test_stage_one_runs_first_where_its_file_is_missing(tmp_path, tiny_model, capfd):
@@ -419,7 +419,7 @@ def test_files_that_are_no_run_and_damaged_checkpoints(data_root, tiny_model, ca
 
     train.main(train_args(data_root, tiny_model, *SHORT, "--checkpointing_images", 4))
     record = json.loads((run / "hand1000.json").read_text())
-    (run / "hand1000.json").write_text(json.dumps({**record, "status": "running"}))
+    (run / "hand1000.json").write_text(json.dumps({**record, "status": UNFINISHED}))
     weights = run / "checkpoints" / "checkpoint-4" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     resume = train_args(data_root, tiny_model, *SHORT, "--resume_from_checkpoint", "latest")
