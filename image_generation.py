@@ -32,7 +32,7 @@ from hand1000.cli import (
     seed_int,
 )
 from hand1000.files import IMAGE_SUFFIXES, atomic_file, check_writable, progress, read_paired_lines
-from hand1000.gesture_feature import load_gesture_feature
+from hand1000.gesture_feature import feature_hash, load_gesture_feature
 from hand1000.model_path import check_model_path, is_single_file
 from hand1000.run_folder import FINISHED, differing_settings, read_record
 
@@ -61,7 +61,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--batch_size", type=positive_int, default=4, help="pictures at a time on each process")
     add("--guidance_scale", type=float, default=3.0, help="classifier-free guidance; 1 is none")
     add("--num_inference_steps", type=ddim_steps, default=45, help="DDIM steps, at most 999")
-    add("--resolution", type=positive_int, default=512, help="pixels a side that the model draws")
+    add("--resolution", type=positive_int, help="pixels a side that the model draws (default: as trained, else 512)")
     add("--image_size", type=natural_int, default=400, help="pixels a side of the saved picture; 0 keeps --resolution")
     add("--seed", type=seed_int, default=0, help="seed of the start noise")
     add("--vary_seed", action="store_true", help="seed + line index instead of the same start noise for every prompt")
@@ -84,8 +84,11 @@ def main(argv=None) -> None:
         raise UserError("--mu: the same value twice")
     names, prompts = read_names_and_prompts(args)
     record = model_record(args)
+    args.resolution = args.resolution or (record or {"settings": {}})["settings"].get("resolution", 512)
     fusion = fusion_source(args, record)
     feature = load_gesture_feature(args.feature_npy_path) if args.feature_npy_path else None
+    if record and feature is not None and feature_hash(feature) != record["settings"].get("feature_sha256"):
+        say(f"warning: {args.feature_npy_path} is not the feature that {args.ckpt} was trained with")
     check_writable(args.img_save_path)
     settings = generation_settings(args, feature, record)
     check_continuation(args, settings, names, prompts)
@@ -100,7 +103,8 @@ def main(argv=None) -> None:
     if is_main_process():
         if len(args.mu) > 1:
             save_grid(args, names)
-        say(f"{args.img_save_path}: {len(names)} pictures for each mu of {', '.join(f'{mu:.12g}' for mu in args.mu)}")
+        mus = ", ".join(f"{mu:.12g}" for mu in args.mu)
+        say(f"{args.img_save_path}: {len(names)} pictures a mu of {mus}; {len(jobs)} drawn now")
 
 
 def read_names_and_prompts(args) -> tuple[list[str], list[str]]:
@@ -143,6 +147,8 @@ def fusion_source(args, record: dict[str, Any] | None) -> dict[str, Any] | None:
 
         if "fusion_model_state_dict" in load_pickle(Path(args.ckpt)):
             return {"weights_file": Path(args.ckpt)}
+    if not Path(args.ckpt).exists():
+        raise UserError(f"{args.ckpt}: no such folder here, and a model of the hub has no fusion, so --mu must be 1")
     hint = " (the run folder that it came from has one)" if is_single_file(args.ckpt) else ""
     raise UserError(f"{args.ckpt}: a model without fusion{hint}, so --mu must be 1")
 
@@ -161,7 +167,7 @@ def generation_settings(args, feature, record: dict[str, Any] | None) -> dict[st
         **{key: getattr(args, key) for key in keys},
         "trained_with": record and record["settings"],  # the run folder may hold another run by then
         "mu": "sweep" if len(args.mu) > 1 else args.mu[0],
-        "feature": feature.tolist() if feature is not None else None,
+        "feature": feature_hash(feature) if feature is not None else None,
     }
 
 

@@ -42,13 +42,14 @@ from hand1000.files import (
     sha256_of_files,
     unreadable_photos,
 )
-from hand1000.gesture_feature import compute_gesture_feature, load_gesture_feature
+from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.model_path import check_model_path
 from hand1000.run_folder import (
     FINISHED,
     UNFINISHED,
     checkpoint_to_resume,
     differing_settings,
+    locked,
     read_record,
     software,
     write_losses,
@@ -170,6 +171,7 @@ def main(argv=None) -> None:
     feature_file = args.data_root / f"{args.gesture}.npy"
     if feature_file.is_file():
         load_gesture_feature(feature_file)  # complains now, not after the imports
+        say(f"{feature_file}: taken as it is; delete it to have Stage I run again")
     check_writable(args.output_dir)
 
     accelerator = start_accelerator(args)
@@ -217,7 +219,7 @@ def run_settings(args, photos: list[Path], captions: list[str], feature, process
         "photos": len(photos),
         "photos_sha256": sha256_of_files(photos),
         "captions_sha256": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
-        "feature_sha256": hashlib.sha256(feature.tobytes()).hexdigest(),
+        "feature_sha256": feature_hash(feature),
         "model_fingerprint": fingerprint(model) if model.exists() else None,  # of a hub id the name must do
         "fusion_fingerprint": fingerprint(args.fusion_checkpoint) if args.fusion_checkpoint else None,
     }
@@ -239,31 +241,25 @@ def train(args, accelerator, photos, captions, feature, settings, checkpoint: Pa
     pipe = load_base_model(args)
     state = load_checkpoint(checkpoint, pipe.unet) if checkpoint else TrainingState()
     data = encode(args, pipe, photos, captions, feature, accelerator.device)
-    record = start_run(args, pipe, settings, accelerator)
-
-    pipe.unet.to(accelerator.device).train()
-    if args.gradient_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
+    params = Hyperparameters(**{name: getattr(args, name) for name in Hyperparameters.__dataclass_fields__})
     noise_scheduler = training_scheduler(pipe)
 
     def make_loss(model: torch.nn.Module):
         model = torch.compile(model) if args.compile else model
         return functools.partial(denoising_loss, accelerator, model, noise_scheduler)
 
-    params = Hyperparameters(**{name: getattr(args, name) for name in Hyperparameters.__dataclass_fields__})
-    save = checkpoint_saver(
-        args.output_dir,
-        pipe.unet,
-        settings,
-        every=args.checkpointing_images,
-        keep=args.checkpoints_total_limit,
-        start=state.photos,
-    )
-    schedule = train_interleaved if args.schedule == "interleaved" else train_staged
-    schedule(accelerator, pipe.unet, make_loss, data, params, state, save)
-
-    if accelerator.is_main_process:
-        save_run(args, pipe, state, record)
+    accelerator.wait_for_everyone()  # every process has looked at the run folder before it changes
+    with locked(args.output_dir):
+        record = start_run(args, pipe, settings, accelerator)
+        pipe.unet.to(accelerator.device).train()
+        if args.gradient_checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
+        every, keep = args.checkpointing_images, args.checkpoints_total_limit
+        save = checkpoint_saver(args.output_dir, pipe.unet, settings, every=every, keep=keep, start=state.photos)
+        schedule = train_interleaved if args.schedule == "interleaved" else train_staged
+        schedule(accelerator, pipe.unet, make_loss, data, params, state, save)
+        if accelerator.is_main_process:
+            save_run(args, pipe, state, record)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -315,7 +311,7 @@ def encode(args, pipe, photos, captions, feature, device):
 
 
 def start_run(args, pipe, settings: dict, accelerator) -> dict:
-    """Mark the run folder as running, warn of a disk too small, start the tracker; returns the run's record."""
+    """Mark the run folder as unfinished, warn of a disk too small, start the tracker; returns the run's record."""
     record = {
         "status": UNFINISHED,
         "base_model": args.pretrained_model_name_or_path,
@@ -324,9 +320,7 @@ def start_run(args, pipe, settings: dict, accelerator) -> dict:
         "arguments": plain_arguments(args),
         "software": software(),
     }
-    accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
     if accelerator.is_main_process:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
         write_record(args.output_dir, record)
         warn_of_full_disk(args, pipe)
     if args.report_to:
@@ -386,6 +380,7 @@ def add_single_file(args) -> None:
     pipe = load_stable_diffusion(str(args.output_dir))
     check_convertible(pipe)
     save_single_file(pipe, single_file_path(args))
+    say(f"{single_file_path(args)}: written")
 
 
 if __name__ == "__main__":

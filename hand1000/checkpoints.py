@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hand1000.cli import UserError, is_main_process, say
-from hand1000.files import atomic_folder, free_bytes
+from hand1000.files import atomic_folder, free_bytes, give_default_permissions
 from hand1000.run_folder import checkpoints, read_losses, remove_old_checkpoints, write_losses
 from hand1000.training import EMBEDDING, TrainingState
 
@@ -77,6 +77,7 @@ def save_model(run_folder: Path, pipe: StableDiffusionPipeline) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         pipe.save_pretrained(staging)
+        give_default_permissions(staging)
         for part in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
             shutil.rmtree(run_folder / part.name, ignore_errors=True)
             os.replace(part, run_folder / part.name)

@@ -80,7 +80,7 @@ def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 list file, with or without a newline at its end.
+    """The lines of a UTF-8 list file, with or without newlines at its end.
 
     Raises:
         UserError: the file is missing, is not UTF-8, is empty, or has an empty line.
@@ -92,7 +92,7 @@ def read_lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable UTF-8 text file ({error})") from None
     # str.splitlines would also split at characters that may stand inside a caption (U+2028, form feed).
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    lines = [line.strip() for line in text.rstrip("\r\n").split("\n")]
     for number, line in enumerate(lines, start=1):
         if not line:
             raise UserError(f"{path}: line {number} is empty; every line needs an entry")
@@ -135,6 +135,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a killed run left is written over
     try:
         yield temporary
+        give_default_permissions(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -148,10 +149,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        give_default_permissions(temporary)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def give_default_permissions(path: Path) -> None:
+    """Make a file, or all files in a folder, as readable as new files are; safetensors writes for the owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def free_bytes(folder: Path) -> int:

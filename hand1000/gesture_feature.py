@@ -1,6 +1,7 @@
 """Stage I: the gesture feature, the mean of the first hand's landmarks over a gesture's photos (paper, section
 "Hand gesture feature"; released `cal_mean_feature.py`)."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def compute_gesture_feature(
         raise UserError(f"{folder}: MediaPipe found no hand in any of its {len(photos)} photos; are they upright?")
     with atomic_file(output) as temporary, open(temporary, "wb") as file:
         np.save(file, mean_landmarks(landmarks))
-    say(f"{output}: mean of {len(landmarks)} hands; {without_hand} of {len(photos)} photos had no hand")
+    unreadable = f", {len(bad)} could not be read" if bad else ""
+    say(f"{output}: mean of {len(landmarks)} hands; {without_hand} of {len(photos)} photos had no hand{unreadable}")
 
 
 def load_gesture_feature(path: Path) -> np.ndarray:
@@ -66,3 +68,8 @@ def load_gesture_feature(path: Path) -> np.ndarray:
     if not np.isfinite(feature).all():
         raise UserError(f"{path}: holds NaN or infinity; run cal_mean_feature.py again")
     return feature.astype(np.float32)
+
+
+def feature_hash(feature: np.ndarray) -> str:
+    """SHA-256 of a loaded feature, by which a run remembers it."""
+    return hashlib.sha256(feature.tobytes()).hexdigest()

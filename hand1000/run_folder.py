@@ -8,15 +8,19 @@ output/call/
   checkpoints/checkpoint-100/ ...
 """
 
+import contextlib
 import csv
 import json
 import platform
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hand1000.cli import UserError, say
+from filelock import FileLock, Timeout
+
+from hand1000.cli import UserError, is_main_process, say
 from hand1000.files import atomic_file
 
 RECORD = "hand1000.json"
@@ -83,11 +87,12 @@ def checkpoint_to_resume(run_folder: Path, settings: dict[str, Any], resume: str
         )
     if resume and resume != "latest":
         checkpoint = Path(resume) if Path(resume).is_dir() else run_folder / "checkpoints" / resume
+    else:
+        checkpoint = found[-1] if resume and found else None
+    if checkpoint:
         check_checkpoint(checkpoint, settings)
+        say(f"going on from {checkpoint}")
         return checkpoint
-    if resume and found:
-        check_checkpoint(found[-1], settings)
-        return found[-1]
     if found:
         raise UserError(
             f"{run_folder}: holds an unfinished run ({found[-1].name}); go on with --resume_from_checkpoint latest, "
@@ -111,6 +116,28 @@ def check_checkpoint(checkpoint: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{checkpoint}: not a checkpoint of train.py (no readable state.json in it)") from None
     if different:
         raise UserError(f"{checkpoint}: belongs to a run of other settings ({different})")
+
+
+@contextlib.contextmanager
+def locked(run_folder: Path) -> Iterator[None]:
+    """Make the run folder and hold it during the block on the main process; a killed process holds nothing.
+
+    Raises:
+        UserError: another training is writing there.
+    """
+    if not is_main_process():
+        yield
+        return
+    run_folder.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(run_folder / ".lock")
+    try:
+        file_lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{run_folder}: another training is under way there; choose another --output_dir") from None
+    try:
+        yield
+    finally:
+        file_lock.release()
 
 
 def remove_old_checkpoints(run_folder: Path, keep: int) -> None:

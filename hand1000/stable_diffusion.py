@@ -54,8 +54,15 @@ def load_stable_diffusion(
     except UserError:
         raise
     except Exception as error:  # diffusers, transformers, safetensors and the hub client raise a dozen kinds
-        reason = " ".join(str(error).split())[:400]
-        raise UserError(f"{path}: can't load Stable Diffusion from there ({reason})") from None
+        if not Path(path).exists():
+            raise UserError(
+                f"{path}: no such folder here, and the hub has it not or can't be reached ({type(error).__name__}); "
+                "pass the folder or the .ckpt of a downloaded model"
+            ) from None
+        hint = "; without the hub, a single file needs --config FOLDER" if is_single_file(path) and not config else ""
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) < 200 else f"{reason[:200]}…"
+        raise UserError(f"{path}: can't load Stable Diffusion from there ({reason}){hint}") from None
     for name in ("unet", "vae", "text_encoder"):
         missing = [key for key, value in getattr(pipe, name).named_parameters() if value.is_meta]
         if missing:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 RESOLUTION = 64  # pixels a side that the tiny model is made for; its latents are 16 x 16
 
@@ -83,5 +84,6 @@ def byte_characters() -> dict[int, str]:
 
 def save_tiny_model(folder: Path) -> Path:
     """Write the tiny model as a diffusers folder and return it."""
+    transformers_logging.disable_progress_bar()
     tiny_stable_diffusion().save_pretrained(folder)
     return folder

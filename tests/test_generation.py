@@ -89,6 +89,16 @@ def test_start_noise_is_the_same_for_every_prompt_unless_the_seed_varies(data_ro
     assert_same_pictures(pixels(data_root / "varied/b.png"), pixels(data_root / "one/a.png"))
 
 
+def test_resolution_is_the_runs_and_another_feature_is_mentioned(data_root, tiny_model, tmp_path, capsys):
+    run = copy_model(tiny_model, tmp_path / "a_run")
+    write_record(run, {"status": FINISHED, "settings": {"resolution": 32}, "fusion": {"seed": 3}})
+    arguments = generate_args(data_root, run, data_root / "out", "--num_images", 1, "--num_inference_steps", 2)
+    place = arguments.index("--resolution")
+    image_generation.main(arguments[:place] + arguments[place + 2 :])
+    assert pixels(data_root / "out" / "photo0.png").shape == (32, 32, 3)
+    assert "palm.npy is not the feature that" in capsys.readouterr().out
+
+
 def test_sweep_over_mu_makes_folders_and_a_sheet(data_root, run_folder):
     options = ("--num_images", 2, "--num_inference_steps", 3, "--mu", 0, 0.5, 1)
     image_generation.main(generate_args(data_root, run_folder, data_root / "sweep", *options))
@@ -160,6 +170,7 @@ MISTAKES = {
     "mu": (("--mu", "1.5"), "1.5 is outside 0 to 1"),
     "mu twice": (("--mu", "0.5", "0.5"), "the same value twice"),
     "no model": (("--ckpt", "runs/nothing/here"), "runs/nothing/here: no such folder"),
+    "no folder": (("--ckpt", "runs/ful"), "runs/ful: no such folder here"),
     "no file": (("--ckpt", "gone.ckpt"), "gone.ckpt: no such checkpoint file"),
     "no feature": (("--feature_npy_path", "gone.npy"), "gone.npy: no such file; cal_mean_feature.py makes it"),
     "no prompts": (("--prompts_file", "gone.txt"), "gone.txt: no such file"),

@@ -79,6 +79,8 @@ def test_the_run_folder_is_a_stable_diffusion_folder_with_its_record(data_root, 
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["checkpoint-4"]  # the limit is 1
     UNet2DConditionModel.from_pretrained(run / "checkpoints" / "checkpoint-4" / "unet")
     assert not [name for name in files_under(run) if ".tmp" in name]
+    modes = {path.stat().st_mode & 0o777 for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert modes == {(run / "losses.csv").stat().st_mode & 0o777}  # weights are as readable as the rest
 
 
 def test_random_numbers_are_the_released_ones():
@@ -291,7 +293,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_a_clear_word(data_root, tiny_
     assert "checkpoint-2: not saved, disk too full" in done.stdout and "there is none yet" in done.stdout
     assert "checkpoint-4: not saved" in done.stdout  # training went on
     assert "can't save the model" in done.stderr and "--resume_from_checkpoint latest" in done.stderr
-    assert files_under(data_root / "run") <= {"hand1000.json", "losses.csv"}
+    assert files_under(data_root / "run") <= {"hand1000.json", "losses.csv", ".lock"}
     assert json.loads((data_root / "run" / "hand1000.json").read_text())["status"] == UNFINISHED
 
 
@@ -333,7 +335,7 @@ MISTAKES = {
     "absolute": (relist(["photo0.png", "/etc/passwd"]), (), "line 2: '/etc/passwd' leaves its folder"),
     "parent": (relist(["photo0.png", "../secret.png"]), (), r"line 2: '\.\./secret.png' leaves its folder"),
     "twice": (relist(["photo0.png", "photo0.png"]), (), "line 2: 'photo0.png' is already on line 1"),
-    "empty line": (relist(["photo0.png", ""]), (), "line 2 is empty"),
+    "empty line": (relist(["photo0.png", "", "photo1.png"]), (), "line 2 is empty"),
     "truncated": (damage, (), r"photo2.png: not a readable image .*--skip_bad_images"),
     "feature shape": (lambda d: np.save(d / "palm.npy", np.zeros(62)), (), r"a gesture feature is 63 numbers.*\(62,\)"),
     "feature nan": (lambda d: np.save(d / "palm.npy", np.full(63, np.nan)), (), "palm.npy: holds NaN"),
@@ -373,6 +375,24 @@ def test_a_failed_start_does_not_lock_its_folder(data_root, tiny_model, capsys):
     message = error_of(train.main, wild, capsys)
     assert "the loss became" in message and "lower the learning rate" in message
     train.main(train_args(data_root, tiny_model, *SHORT))
+
+
+def test_two_trainings_do_not_share_a_folder(data_root, tiny_model, capsys):
+    with run_folder.locked(data_root / "run"):
+        message = error_of(train.main, train_args(data_root, tiny_model, *SHORT), capsys)
+    assert "another training is under way there" in message and files_under(data_root / "run") == {".lock"}
+    train.main(train_args(data_root, tiny_model, *SHORT))
+
+
+def test_a_model_that_the_hub_does_not_give(data_root, capsys, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+
+    def offline(*args, **kwargs):
+        raise OSError("a long story of the hub client")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", offline)
+    message = error_of(train.main, train_args(data_root, "someone/some-model"), capsys)
+    assert "can't be reached (OSError); pass the folder or the .ckpt of a downloaded model" in message
 
 
 def test_other_weights_under_the_same_name_are_another_run(data_root, tiny_model, capsys):
