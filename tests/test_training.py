@@ -163,7 +163,7 @@ def test_interleaved_refuses_several_processes(data_root, tiny_model, capsys, mo
 @pytest.mark.parametrize("schedule", ["interleaved", "staged"])
 def test_killed_and_resumed_ends_with_the_same_bits(schedule, data_root, tiny_model):
     options = ("--schedule", schedule, "--checkpointing_images", 1, "--finetune_lr", 1e-4)
-    options += ("--embedding_steps", 4, "--finetune_steps", 10)
+    options += ("--embedding_steps", 12, "--finetune_steps", 10)
     command = [ROOT / "train.py", *train_args(data_root, tiny_model, *options)]
     whole = run_script(*command, "--output_dir", data_root / "whole")
     assert whole.returncode == 0, whole.stderr
