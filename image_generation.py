@@ -104,7 +104,7 @@ def main(argv=None) -> None:
         if len(args.mu) > 1:
             save_grid(args, names)
         mus = ", ".join(f"{mu:.12g}" for mu in args.mu)
-        say(f"{args.img_save_path}: {len(names)} pictures a mu of {mus}; {len(jobs)} drawn now")
+        say(f"{args.img_save_path}: {len(names)} pictures for mu {mus}; {len(jobs)} drawn now")
 
 
 def read_names_and_prompts(args) -> tuple[list[str], list[str]]:

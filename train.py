@@ -188,6 +188,8 @@ def main(argv=None) -> None:
         say(f"{args.output_dir}: already finished with these settings")
         return
     checkpoint = checkpoint_to_resume(args.output_dir, settings, args.resume_from_checkpoint)
+    if args.resume_from_checkpoint:
+        say(f"going on from {checkpoint}" if checkpoint else f"{args.output_dir}: no checkpoint yet; starting anew")
     train(args, accelerator, photos, captions, feature, settings, checkpoint)
 
 
@@ -250,7 +252,7 @@ def train(args, accelerator, photos, captions, feature, settings, checkpoint: Pa
 
     accelerator.wait_for_everyone()  # every process has looked at the run folder before it changes
     with locked(args.output_dir):
-        record = start_run(args, pipe, settings, accelerator)
+        record = start_run(args, pipe, settings, checkpoint, accelerator)
         pipe.unet.to(accelerator.device).train()
         if args.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
@@ -310,7 +312,7 @@ def encode(args, pipe, photos, captions, feature, device):
     return TrainingSet(names, latents, double_fusion(prompt_embeds, fused_embeds, args.Lambda))
 
 
-def start_run(args, pipe, settings: dict, accelerator) -> dict:
+def start_run(args, pipe, settings: dict, checkpoint: Path | None, accelerator) -> dict:
     """Mark the run folder as unfinished, warn of a disk too small, start the tracker; returns the run's record."""
     record = {
         "status": UNFINISHED,
@@ -321,6 +323,9 @@ def start_run(args, pipe, settings: dict, accelerator) -> dict:
         "software": software(),
     }
     if accelerator.is_main_process:
+        # Once more, now that the folder is ours: another run may have ended there while the model was loading.
+        if checkpoint_to_resume(args.output_dir, settings, args.resume_from_checkpoint) != checkpoint:
+            raise UserError(f"{args.output_dir}: another training has been there meanwhile; start again")
         write_record(args.output_dir, record)
         warn_of_full_disk(args, pipe)
     if args.report_to:
@@ -332,8 +337,9 @@ def warn_of_full_disk(args, pipe) -> None:
     """Say before training starts when the disk will not hold the next checkpoint beside the finished model."""
     from hand1000.checkpoints import gigabytes, model_bytes
 
-    optimizer = 2 * model_bytes(pipe.unet) if args.schedule == "staged" else 0
-    needed = 2 * model_bytes(pipe.unet) + optimizer + model_bytes(pipe.vae, pipe.text_encoder)
+    checkpoint = model_bytes(pipe.unet) * (3 if args.schedule == "staged" else 1)  # Adam keeps two values a weight
+    model = model_bytes(pipe.unet, pipe.vae, pipe.text_encoder) * (1 + args.save_single_file)
+    needed = checkpoint + model
     needed += args.fusion_checkpoint.stat().st_size if args.fusion_checkpoint else 0
     free = free_bytes(args.output_dir)
     if free < needed:

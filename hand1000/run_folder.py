@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hand1000.cli import UserError, is_main_process, say
+from hand1000.cli import UserError, is_main_process
 from hand1000.files import atomic_file
 
 RECORD = "hand1000.json"
@@ -39,9 +39,12 @@ def read_record(run_folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {"status": record["status"], "settings": record["settings"], **record}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; remove the run folder or restore the file") from None
+        complete = {"status", "settings", "fusion"} <= record.keys()
+    except (ValueError, AttributeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{path}: damaged; remove the run folder or restore the file")
+    return record
 
 
 def write_record(run_folder: Path, record: dict[str, Any]) -> None:
@@ -91,15 +94,12 @@ def checkpoint_to_resume(run_folder: Path, settings: dict[str, Any], resume: str
         checkpoint = found[-1] if resume and found else None
     if checkpoint:
         check_checkpoint(checkpoint, settings)
-        say(f"going on from {checkpoint}")
         return checkpoint
     if found:
         raise UserError(
             f"{run_folder}: holds an unfinished run ({found[-1].name}); go on with --resume_from_checkpoint latest, "
             "choose another --output_dir, or remove it"
         )
-    if resume:
-        say(f"{run_folder}: no checkpoint yet; starting at the beginning")
     return None
 
 

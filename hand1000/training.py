@@ -236,7 +236,7 @@ def train_interleaved(
     """
     loss_of, draws = make_loss(unet), photo_draws(params.seed, (1, *data.latents.shape[1:]), params)
     scaler = gradient_scaler(accelerator, state)
-    for index in photo_bar(range(state.done, len(data.names)), state.done, len(data.names)):
+    for index in training_bar(range(state.done, len(data.names)), len(data.names), "photo"):
         name, latents = data.names[index : index + 1], data.latents[index : index + 1]
         prompt_embeds = data.prompt_embeds[index : index + 1].to(accelerator.device)
 
@@ -294,7 +294,7 @@ def optimise_all_embeddings(
     count, global_batch = len(data.names), params.train_batch_size * accelerator.num_processes
     latent_shape = (1, *data.latents.shape[1:])
     starts = range(state.done, count, global_batch)
-    for start in photo_bar(starts, -(-state.done // global_batch), -(-count // global_batch), unit="batch"):
+    for start in training_bar(starts, math.ceil(count / global_batch), "batch"):
         batch = list(range(start, min(start + global_batch, count)))
         # The last batch may not go round: processes without a photo of their own repeat one, which is cut off below.
         padded = [batch[i % len(batch)] for i in range(global_batch)]
@@ -339,7 +339,7 @@ def finetune_on_all(
     optimizer = unet_optimizer(unet, params)
     if state.optimizer_state:
         optimizer.load_state_dict(state.optimizer_state)
-    for step in photo_bar(range(state.done, total_steps), state.done, total_steps, unit="step"):
+    for step in training_bar(range(state.done, total_steps), total_steps, "step"):
         places = range(step * global_batch, (step + 1) * global_batch)  # in the endless row of shuffled passes
         mine = own_share(places, accelerator)
         photos = [shuffled_photo(place, count, params.seed) for place in mine]
@@ -384,5 +384,6 @@ def gradient_scaler(accelerator: Accelerator, state: TrainingState) -> torch.amp
     return scaler
 
 
-def photo_bar(steps: range, done: int, total: int, unit: str = "photo"):
-    return progress(steps, initial=done, total=total, desc="Training", unit=unit)
+def training_bar(steps: range, total: int, unit: str):
+    """A bar over the steps that are left of `total`."""
+    return progress(steps, initial=total - len(steps), total=total, desc="Training", unit=unit)

@@ -384,6 +384,20 @@ def test_two_trainings_do_not_share_a_folder(data_root, tiny_model, capsys):
     train.main(train_args(data_root, tiny_model, *SHORT))
 
 
+def test_a_run_that_ended_while_the_model_was_loading_is_not_overwritten(data_root, tiny_model, capsys, monkeypatch):
+    load = train.load_base_model
+
+    def load_while_another_run_ends(args):
+        monkeypatch.setattr(train, "load_base_model", load)
+        train.main(train_args(data_root, tiny_model, *SHORT, "--Lambda", 0.2))
+        return load(args)
+
+    monkeypatch.setattr(train, "load_base_model", load_while_another_run_ends)
+    message = error_of(train.main, train_args(data_root, tiny_model, *SHORT), capsys)
+    assert "finished run of other settings (Lambda was 0.2, is now 0.7)" in message
+    assert json.loads((data_root / "run" / "hand1000.json").read_text())["settings"]["Lambda"] == 0.2
+
+
 def test_a_model_that_the_hub_does_not_give(data_root, capsys, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
