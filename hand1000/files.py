@@ -1,12 +1,15 @@
 """Photos, list files and safe writing: the file conventions between the stages."""
 
+import collections
 import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +17,8 @@ from tqdm import tqdm
 
 from hand1000.cli import UserError, cpu_count, is_main_process
 
+Result = TypeVar("Result")
+PHOTOS_A_TASK, TASKS_AHEAD = 4, 4  # of a worker process: enough to keep it busy
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ORIENTATION = 0x0112  # EXIF: how to turn the stored picture to see it upright; 1 is as it is
 UPRIGHT = {
@@ -37,7 +42,7 @@ def list_photos(folder: Path) -> list[Path]:
         UserError: the folder is missing or holds no photo.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; put the gesture's photos there")
+        raise UserError(f"{folder}: no such folder; the photos should be there")
     photos = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not photos:
         raise UserError(f"{folder}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
@@ -74,6 +79,44 @@ def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         return list(progress(pool.map(check, paths), total=len(paths), desc="Checking photos", unit="photo"))
+
+
+def map_photos(
+    function: Callable[[Image.Image], Result], paths: Sequence[Path], *, num_workers: int | None = None
+) -> Iterator[Result | UserError]:
+    """`function` of each photo, in the order of `paths`, computed by worker processes (default: one a core).
+
+    An unreadable photo yields its UserError, for the caller to raise or to count. Workers run only a little ahead of
+    the caller, so that results do not pile up.
+    """
+    num_workers = min(cpu_count() if num_workers is None else num_workers, len(paths))
+    if num_workers <= 1:
+        yield from (_apply_to_photo(function, path) for path in paths)
+        return
+    # Processes, because MediaPipe's objects can't be shared; spawned, because forking after torch has started
+    # its threads can hang.
+    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
+    waiting = collections.deque()
+    try:
+        for start in range(0, len(paths), PHOTOS_A_TASK):
+            waiting.append(pool.submit(_apply_to_photos, function, paths[start : start + PHOTOS_A_TASK]))
+            if len(waiting) > TASKS_AHEAD * num_workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # also when the caller stops at the first unreadable photo
+
+
+def _apply_to_photos(function: Callable[[Image.Image], Result], paths: Sequence[Path]) -> list[Result | UserError]:
+    return [_apply_to_photo(function, path) for path in paths]
+
+
+def _apply_to_photo(function: Callable[[Image.Image], Result], path: Path) -> Result | UserError:
+    try:
+        return function(load_photo(path))
+    except UserError as error:
+        return error
 
 
 # List files: one entry a line

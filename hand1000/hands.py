@@ -8,16 +8,14 @@ import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from hand1000.cli import UserError, cpu_count
-from hand1000.files import load_photo
+from hand1000.cli import UserError
+from hand1000.files import map_photos
 
 
 class Hand(NamedTuple):
@@ -62,30 +60,21 @@ def detect_hands_in_files(
     An unreadable photo yields its UserError, for the caller to raise or to count.
     """
     detect = functools.partial(
-        _detect_in_file, max_num_hands=max_num_hands, min_detection_confidence=min_detection_confidence
+        detect_hands, max_num_hands=max_num_hands, min_detection_confidence=min_detection_confidence
     )
-    num_workers = min(num_workers or cpu_count(), len(paths))
-    if num_workers <= 1:
-        yield from map(detect, paths)
-        return
-    # Processes, because MediaPipe's objects can't be shared; spawned, because forking after torch has started
-    # its threads can hang.
-    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
-    try:
-        yield from pool.map(detect, paths, chunksize=4)
-    finally:
-        pool.shutdown(cancel_futures=True)  # also when the caller stops at the first unreadable photo
+    return map_photos(detect, paths, num_workers=num_workers)
 
 
 def hand_box(hand: Hand, image_size: tuple[int, int]) -> Box | None:
     """The tight box of a hand's landmarks in a picture of (width, height), cut off at the picture's edge.
 
-    None where no pixel is left: all landmarks lie outside the picture.
+    All four sides are rounded down to whole pixels, as released. None where no pixel is left: all landmarks lie outside
+    the picture.
     """
     width, height = image_size
     low, high = hand.landmarks[:, :2].min(axis=0), hand.landmarks[:, :2].max(axis=0)
     left, top = max(0, int(low[0] * width)), max(0, int(low[1] * height))
-    right, bottom = min(width, int(np.ceil(high[0] * width))), min(height, int(np.ceil(high[1] * height)))
+    right, bottom = min(width, int(high[0] * width)), min(height, int(high[1] * height))
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
@@ -112,13 +101,6 @@ def _detector(max_num_hands: int, min_detection_confidence: float):
     return mediapipe.solutions.hands.Hands(
         static_image_mode=True, max_num_hands=max_num_hands, min_detection_confidence=min_detection_confidence
     )
-
-
-def _detect_in_file(path: Path, **options) -> list[Hand] | UserError:
-    try:
-        return detect_hands(load_photo(path), **options)
-    except UserError as error:
-        return error
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from hand1000.cli import UserError
 from hand1000.files import load_photo, progress
 from hand1000.model_path import is_single_file
+from hand1000.pictures import resize_and_crop
 from hand1000.unpickling import inert_globals, load_pickle
 
 Scheduler = TypeVar("Scheduler", DDPMScheduler, DDIMScheduler)
@@ -137,8 +138,7 @@ def encode_texts(pipe: StableDiffusionPipeline, texts: Sequence[str], device: to
 
 def prepare_photo(photo: Image.Image, resolution: int) -> torch.Tensor:
     """(3, resolution, resolution) in [-1, 1]: shorter side resized (bilinear, antialiased), then centre crop."""
-    photo = TF.center_crop(TF.resize(photo, resolution, TF.InterpolationMode.BILINEAR), resolution)
-    return 2 * TF.to_tensor(photo) - 1
+    return 2 * TF.to_tensor(resize_and_crop(photo, resolution)) - 1
 
 
 @torch.no_grad()

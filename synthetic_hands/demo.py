@@ -23,9 +23,13 @@ def main(argv=None) -> None:
     parser.add_argument("--num_photos", type=positive_int, default=12, help="photos to draw and to train on")
     args = parser.parse_args(argv)
 
+    import cal_fid
+    import cal_kid
     import cal_mean_feature
+    import hand_confidence
     import image_generation
     import train
+    from synthetic_hands.feature_extractor import save_feature_extractor
     from synthetic_hands.tiny_model import RESOLUTION, save_tiny_model
 
     started = time.monotonic()
@@ -48,6 +52,11 @@ def main(argv=None) -> None:
         f"--feature_npy_path {quote(data / (GESTURE + '.npy'))} --ckpt {quote(run)} --img_save_path {quote(pictures)} "
         f"--resolution {RESOLUTION} --image_size 128",
     )
+    extractor = save_feature_extractor(args.output_dir / "feature_extractor.pt")
+    real, fake = f"--real_images {quote(data / GESTURE)}", f"--fake_images {quote(pictures / 'mu_0.75')}"
+    step(cal_fid, f"{real} {fake} --feature_extractor {quote(extractor)}")
+    step(cal_kid, f"{real} {fake} --feature_extractor {quote(extractor)}")
+    step(hand_confidence, f"--image_folder {quote(data / GESTURE)}")
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Look at {pictures / 'grid.png'} and {run / 'losses.csv'}.\n"
         "The pictures mean nothing: this model has random weights. The commands are those of the real run; give them\n"
