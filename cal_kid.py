@@ -1,7 +1,8 @@
 """KID between two folders of pictures; with --hands KID-H, on hand crops.
 
 The mean and the standard deviation over 100 random subsets of at most 1,000 pictures. Protocol "released" takes the
-biased estimate, as the papers' tables do, "standard" the unbiased one, which can be negative.
+biased estimate, as the released code does, "standard" the unbiased one, which can be negative. The published KID-H
+comes from corrupted pictures and can't be matched.
 
 Examples:
   python cal_kid.py --real_images call_test --fake_images generated/call

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 
 from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
-from hand1000.evaluation import check_outputs, write_json
+from hand1000.evaluation import check_outputs, resamples, write_json
 from hand1000.files import atomic_file, list_photos, map_photos, progress
 from hand1000.hands import detect_hands
 from hand1000.metrics import hand_confidence, hand_confidence_interval
@@ -24,7 +24,7 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--image_folder", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
-    parser.add_argument("--bootstrap", type=positive_int, help="print a 95 %% interval from so many resamples: 1000")
+    parser.add_argument("--bootstrap", type=resamples, help="print a 95 %% interval from so many resamples: 1000")
     parser.add_argument("--seed", type=seed_int, default=0, help="of the resamples")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parser.add_argument("--csv", type=Path, help="write one line for each picture to this file")

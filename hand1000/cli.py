@@ -94,6 +94,12 @@ def seed_int(text: str) -> int:
     return value
 
 
+def reason_of(error: Exception) -> str:
+    """What another library's error says, on one line and not too long."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) < 200 else f"{reason[:200]}…"
+
+
 def cpu_count() -> int:
     """Cores this process may use (a container or `taskset` may allow fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

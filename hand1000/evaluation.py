@@ -44,7 +44,7 @@ def metric_parser(docstring: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)"
     )
-    parser.add_argument("--bootstrap", type=positive_int, help="print a 95 %% interval from so many resamples: 1000")
+    parser.add_argument("--bootstrap", type=resamples, help="print a 95 %% interval from so many resamples: 1000")
     parser.add_argument("--seed", type=seed_int, default=0, help="of random subsets and resamples")
     parser.add_argument(
         "--save_features",
@@ -57,9 +57,20 @@ def metric_parser(docstring: str) -> argparse.ArgumentParser:
     return parser
 
 
+def resamples(text: str) -> int:
+    """argparse type: enough resamples for a 95 % interval."""
+    value = int(text)
+    if value < 100:
+        raise argparse.ArgumentTypeError(f"{text} is too few for a 95 % interval: 100 at least")
+    return value
+
+
 def check_outputs(*outputs: Path | None) -> None:
-    """Raises UserError where a file can't be written."""
-    for output in filter(None, outputs):
+    """Raises UserError where a file can't be written, or two outputs are the same file."""
+    outputs = list(filter(None, outputs))
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise UserError(f"{outputs[-1]}: two outputs can't go to the same file")
+    for output in outputs:
         if output.is_dir():
             raise UserError(f"{output}: is a folder; give a file")
         check_writable(output.parent)

@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 
 from hand1000.cli import UserError, processes_need_cpu
 from hand1000.files import atomic_file, fingerprint, list_photos, map_photos, progress
-from hand1000.metrics import check_features
+from hand1000.metrics import PROTOCOLS, check_features
 from hand1000.pictures import pictures_of_photo
 
 INCEPTION_URLS = {
@@ -29,6 +29,7 @@ INCEPTION_URLS = {
 }
 INCEPTION_NAMES = {"released": "torchvision Inception v3", "standard": "TensorFlow Inception v3 of 2015"}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PIXELS_A_CALL = 2**24  # of pictures in their own size; more would fill the GPU's memory
 Extractor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 3, H, W) -> float (N, D)
 
 
@@ -74,10 +75,15 @@ def features_of_both(
         UserError: no picture, an unreadable one, no hand at all, weights that are missing or unfit, features of
             another protocol, crop, extractor or dimension, NaN in features.
     """
+    if hand_crop not in ("union", "each") or protocol not in PROTOCOLS:
+        raise UserError(f"no hand crop '{hand_crop}' or no protocol '{protocol}'")
     crop = hand_crop if hands else "whole"
     sides = [load_features(Path(side)) if is_features_file(side) else list_photos(Path(side)) for side in (real, fake)]
     saved = {source: side for source, side in zip((real, fake), sides) if isinstance(side, Features)}
     _check_made_alike(saved, protocol=protocol, crop=crop)
+    for source, side in saved.items():
+        if len(saved) < len({real, fake}) and not feature_extractor and side.extractor.startswith("TorchScript"):
+            raise UserError(f"{source}: its features come from a module of your own; pass it as --feature_extractor")
     if feature_extractor or inception_weights or len(saved) < len({real, fake}):
         state = PartialState(cpu=processes_need_cpu())
         with state.main_process_first():
@@ -133,8 +139,12 @@ def extract(
                 results.append((batch[0], None, 0, str(errors[0])))
                 break  # not raised here: the other processes have to hear of it
             pictures = [picture for photo in photos for picture in photo]
-            if pictures:
-                results.append((batch[0], batch_features(extractor, pictures, state.device), 0, None))
+            try:
+                if pictures:
+                    results.append((batch[0], batch_features(extractor, pictures, state.device), 0, None))
+            except UserError as error:
+                results.append((batch[0], None, 0, str(error)))
+                break
             results.append((batch[0], None, sum(not photo for photo in photos), None))
             bar.update(len(photos))
     results = sorted(gather_object(results), key=lambda result: result[0])
@@ -142,19 +152,33 @@ def extract(
         if error:
             raise UserError(error)
     features = [features for _, features, *_ in results if features is not None]
-    return np.concatenate(features) if features else np.empty((0, 0)), sum(missing for *_, missing, _ in results)
+    return _joined(features) if features else np.empty((0, 0)), sum(missing for *_, missing, _ in results)
+
+
+def _joined(features: Sequence[np.ndarray]) -> np.ndarray:
+    sizes = sorted({part.shape[1] for part in features})
+    if len(sizes) > 1:
+        raise UserError(f"the extractor gives from {sizes[0]} to {sizes[-1]} features, by the size of the picture")
+    return np.concatenate(features)
 
 
 @torch.inference_mode()
 def batch_features(extractor: Extractor, pictures: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
-    """Features (N, D) float32 of pictures that may differ in size: one call of the extractor for each size."""
+    """Features (N, D) float32 of pictures that may differ in size: a call of the extractor for each size, or several.
+
+    Raises:
+        UserError: the extractor gives pictures of different sizes different numbers of features.
+    """
     rows: list[np.ndarray | None] = [None] * len(pictures)
     for shape in dict.fromkeys(picture.shape for picture in pictures):
         places = [place for place, picture in enumerate(pictures) if picture.shape == shape]
-        stack = torch.from_numpy(np.stack([pictures[place] for place in places])).to(device)
-        for place, row in zip(places, extractor(stack).float().cpu().numpy()):
-            rows[place] = row
-    return np.stack(rows)
+        at_a_time = max(1, PIXELS_A_CALL // (shape[1] * shape[2]))
+        for start in range(0, len(places), at_a_time):
+            some = places[start : start + at_a_time]
+            stack = torch.from_numpy(np.stack([pictures[place] for place in some])).to(device)
+            for place, row in zip(some, extractor(stack).float().cpu().numpy()):
+                rows[place] = row
+    return _joined([row[None] for row in rows])
 
 
 # Extractors
@@ -203,9 +227,9 @@ def load_torchvision_inception(weights: Path, device: torch.device) -> Extractor
     # transform_input is what torchvision sets together with its own weights.
     network = inception_v3(weights=None, transform_input=True, init_weights=False)
     try:
-        network.load_state_dict(_load_state_dict(weights))
+        network.load_state_dict(_load_state_dict(weights, "released"))
     except RuntimeError:
-        raise UserError(_unfit("released", weights)) from None
+        raise UserError(f"{weights}: not the {INCEPTION_NAMES['released']} weights; {_get('released')}") from None
     network.fc = torch.nn.Identity()
     network.eval().to(device)
     return lambda pictures: network(TF.normalize(pictures / 255, IMAGENET_MEAN, IMAGENET_STD))
@@ -215,11 +239,11 @@ def load_torchmetrics_inception(weights: Path, device: torch.device) -> Extracto
     """Standard: the network of torchmetrics' FID and KID, which also resizes; 2,048 features."""
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    _load_state_dict(weights)  # torch-fidelity opens any pickle; this one has proved to hold tensors only
+    _load_state_dict(weights, "standard")  # torch-fidelity opens any pickle; this one has proved to hold tensors only
     try:
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights))
     except RuntimeError:
-        raise UserError(_unfit("standard", weights)) from None
+        raise UserError(f"{weights}: not the {INCEPTION_NAMES['standard']} weights; {_get('standard')}") from None
     return network.to(device)
 
 
@@ -236,15 +260,15 @@ def load_torchscript(path: Path, device: torch.device) -> Extractor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # deprecated, but it opens without its class
             module = torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError):
+    except Exception:  # RuntimeError, ValueError, UnpicklingError, ...
         raise UserError(f"{path}: not a TorchScript module; torch.jit.script(module).save(FILE) writes one") from None
 
     def extractor(pictures: torch.Tensor) -> torch.Tensor:
         shape = tuple(pictures.shape)
         try:
             features = module(pictures)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+        except Exception as error:  # what a module raises by itself is no RuntimeError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise UserError(f"{path}: the extractor failed on uint8 pictures of shape {shape}: {reason}") from None
         if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(pictures):
             found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
@@ -254,17 +278,18 @@ def load_torchscript(path: Path, device: torch.device) -> Extractor:
     return extractor
 
 
-def _load_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def _load_state_dict(path: Path, protocol: str) -> dict[str, torch.Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # half a dozen kinds for files that are no checkpoint
-        raise UserError(f"{path}: not a file of weights that torch.load(weights_only=True) opens") from None
+        state_dict = None
+    if not isinstance(state_dict, dict):
+        raise UserError(f"{path}: not a file of weights that torch.load(weights_only=True) opens; {_get(protocol)}")
+    return state_dict
 
 
-def _unfit(protocol: str, weights: Path) -> str:
-    return (
-        f"{weights}: not the {INCEPTION_NAMES[protocol]} weights of protocol {protocol}; get {INCEPTION_URLS[protocol]}"
-    )
+def _get(protocol: str) -> str:
+    return f"get {INCEPTION_URLS[protocol]} for protocol {protocol}"
 
 
 # Saved features
@@ -288,12 +313,12 @@ def load_features(path: Path) -> Features:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            values = {name: file[name] for name in Features._fields}
+            values = {name: file[name] if name == "features" else file[name].item() for name in Features._fields}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; --save_features writes one") from None
     except Exception:  # not a zip, not an array, a field missing
         raise UserError(f"{path}: not a file of features; --save_features writes one") from None
-    return Features(**{name: values[name] if name == "features" else values[name].item() for name in values})
+    return Features(**values)
 
 
 def _check_made_alike(saved: dict[str | Path, Features], **wanted: str) -> None:

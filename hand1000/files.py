@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hand1000.cli import UserError, cpu_count, is_main_process
 
 Result = TypeVar("Result")
-PHOTOS_A_TASK, TASKS_AHEAD = 4, 4  # of a worker process: enough to keep it busy
+PHOTOS_A_TASK, TASKS_AHEAD = 2, 2  # of a worker process: enough to keep it busy, little enough for large photos
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ORIENTATION = 0x0112  # EXIF: how to turn the stored picture to see it upright; 1 is as it is
 UPRIGHT = {

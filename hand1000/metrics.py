@@ -1,4 +1,4 @@
-"""The papers' metrics: FID, KID (FID-H, KID-H on hand crops) and hand confidence, with bootstrap intervals.
+"""The papers' metrics: FID, KID (FID-H, KID-H on hand crops) and hand confidence, with 95 % intervals.
 
 On two folders, two `.npz` files of saved features, or two (N, D) arrays:
 
@@ -7,7 +7,8 @@ On two folders, two `.npz` files of saved features, or two (N, D) arrays:
     kid("photos", "generated", hands=True, protocol="standard", num_workers=8)
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hand1000.files import progress
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 Source = str | Path | np.ndarray
+PROTOCOLS = ("released", "standard")
 Gaussian = tuple[np.ndarray, np.ndarray]  # mean (D,), and a factor F (rows, D) of the covariance: F'F
 
 
@@ -85,13 +87,11 @@ def hand_confidence(scores: Sequence[Sequence[float]]) -> tuple[float, float]:
 # The equations
 
 
-def gaussian(features: np.ndarray, counts: np.ndarray | None = None) -> Gaussian:
-    """Mean and covariance (as a factor) of (N, D) features, row i taken `counts[i]` times (default: once)."""
-    if counts is None:
-        counts = np.ones(len(features))
-    features, counts = features[counts > 0].astype(np.float64), counts[counts > 0]
-    mean = counts @ features / counts.sum()
-    return mean, np.sqrt(counts / (counts.sum() - 1))[:, None] * (features - mean)
+def gaussian(features: np.ndarray) -> Gaussian:
+    """Mean and sample covariance (as a factor) of (N, D) features."""
+    features = features.astype(np.float64)
+    mean = features.mean(axis=0)
+    return mean, (features - mean) / np.sqrt(len(features) - 1)
 
 
 def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
@@ -135,35 +135,54 @@ def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def fid_interval(real: np.ndarray, fake: np.ndarray, *, resamples: int, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the FID of two (N, D) arrays: the rows of each side are drawn anew.
+    """95 % interval of the FID of two (N, D) arrays, from random subsets of 90 % of each side.
 
-    Drawing with replacement adds FID's bias for small samples a second time, so all of it would lie above the
-    estimate; it is moved back by the mean shift. It says how far the FID of other samples *of the same size* would be.
+    Raises:
+        UserError: fewer than 10 pictures on a side.
     """
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in progress(range(resamples), desc="Bootstrap", unit="resample"):
-        values.append(frechet_distance(*(gaussian(side, _draw_counts(rng, len(side))) for side in (real, fake))))
-    low, high = _moved_to(fid(real, fake), values)
+    low, high = _subset_interval(
+        lambda *sides: frechet_distance(*map(gaussian, sides)), fid(real, fake), real, fake, 0.9, resamples, seed
+    )
     return max(0.0, low), high
 
 
 def kid_interval(
     real: np.ndarray, fake: np.ndarray, estimate: float, *, protocol: str, resamples: int, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % bootstrap interval around a KID, from subsets drawn *with* replacement.
+    """95 % interval around a KID, from random subsets of 90 % of each side, or of 1,000 rows of the larger one.
 
-    A subset of m out of n rows scatters √(n/m) times as far as the whole, which is taken back; the shift of the
-    subsets' mean likewise, as in `fid_interval`.
+    Raises:
+        UserError: fewer than 10 pictures on a side.
     """
+    share = min(0.9, KID_SUBSET_SIZE / max(len(real), len(fake)))
+    statistic = functools.partial(polynomial_mmd, unbiased=protocol == "standard")
+    return _subset_interval(statistic, estimate, real, fake, share, resamples, seed)
+
+
+def _subset_interval(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    estimate: float,
+    real: np.ndarray,
+    fake: np.ndarray,
+    share: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Subsampling (Politis and Romano 1994): how far the statistic of other samples of the same size would lie.
+
+    Subsets hold `share` of the rows, each once. Drawing with replacement as the ordinary bootstrap does would double
+    rows, which FID and KID take for a narrower distribution. The subsets' scatter around their own mean becomes the
+    whole's by √(share / (1 - share)). Between nearly equal distributions the interval is still up to twice too wide.
+    """
+    if min(len(real), len(fake)) < 10:
+        raise UserError(f"an interval needs at least 10 pictures a side, not {min(len(real), len(fake))}")
     rng = np.random.default_rng(seed)
-    rows = min(len(real), len(fake))
-    size = min(rows, KID_SUBSET_SIZE)
     values = []
-    for _ in progress(range(resamples), desc="Bootstrap", unit="resample"):
-        x, y = (side[rng.integers(len(side), size=size)] for side in (real, fake))
-        values.append(polynomial_mmd(x, y, unbiased=protocol == "standard"))
-    return _moved_to(estimate, values, scale=np.sqrt(size / rows))
+    for _ in progress(range(resamples), desc="Interval", unit="resample"):
+        values.append(statistic(*(side[rng.permutation(len(side))[: int(share * len(side))]] for side in (real, fake))))
+    scale = np.sqrt(share / (1 - share))
+    low, high = estimate + scale * (np.quantile(values, (0.025, 0.975)) - np.mean(values))
+    return float(low), float(high)
 
 
 def hand_confidence_interval(
@@ -173,19 +192,9 @@ def hand_confidence_interval(
     rng = np.random.default_rng(seed)
     hands = np.array([len(picture) for picture in scores if len(picture)])
     sums = np.array([sum(picture) for picture in scores if len(picture)])
-    draws = (_draw_counts(rng, len(hands)) for _ in range(resamples))
+    draws = (np.bincount(rng.integers(len(hands), size=len(hands)), minlength=len(hands)) for _ in range(resamples))
     low, high = np.quantile([counts @ sums / (counts @ hands) for counts in draws], (0.025, 0.975))
     return float(low), float(high)
-
-
-def _moved_to(estimate: float, values: Sequence[float], scale: float = 1.0) -> tuple[float, float]:
-    low, high = estimate + scale * (np.quantile(values, (0.025, 0.975)) - np.mean(values))
-    return float(low), float(high)
-
-
-def _draw_counts(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """How often each of `rows` rows comes up in as many draws with replacement."""
-    return np.bincount(rng.integers(rows, size=rows), minlength=rows)
 
 
 def _square_factor(factor: np.ndarray) -> np.ndarray:
@@ -216,13 +225,17 @@ def check_features(real: np.ndarray, fake: np.ndarray, names: tuple[str, str] = 
         )
 
 
-def _two_arrays(real: Source, fake: Source, **options) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(real, np.ndarray) and isinstance(fake, np.ndarray):
-        check_features(real, fake)
-        return real, fake
-    if isinstance(real, np.ndarray) or isinstance(fake, np.ndarray):
-        raise TypeError("give two arrays, or two folders or .npz files")
-    from hand1000.features import features_of_both
+def _two_arrays(real: Source, fake: Source, *, protocol: str = "released", **options) -> tuple[np.ndarray, np.ndarray]:
+    if protocol not in PROTOCOLS:
+        raise UserError(f"no protocol '{protocol}'; there are {' and '.join(PROTOCOLS)}")
+    are_paths = [isinstance(side, str | Path) for side in (real, fake)]
+    if all(are_paths):
+        from hand1000.features import features_of_both
 
-    real, fake = features_of_both(real, fake, **options)
-    return real.features, fake.features
+        real, fake = features_of_both(real, fake, protocol=protocol, **options)
+        return real.features, fake.features
+    if any(are_paths) or options:
+        raise TypeError("give two arrays and no options, or two folders or .npz files")
+    real, fake = np.asarray(real), np.asarray(fake)
+    check_features(real, fake)
+    return real, fake

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 from transformers.utils import logging as transformers_logging
 
-from hand1000.cli import UserError
+from hand1000.cli import UserError, reason_of
 from hand1000.files import load_photo, progress
 from hand1000.model_path import is_single_file
 from hand1000.pictures import resize_and_crop
@@ -61,9 +61,7 @@ def load_stable_diffusion(
                 "pass the folder or the .ckpt of a downloaded model"
             ) from None
         hint = "; without the hub, a single file needs --config FOLDER" if is_single_file(path) and not config else ""
-        reason = " ".join(str(error).split())
-        reason = reason if len(reason) < 200 else f"{reason[:200]}…"
-        raise UserError(f"{path}: can't load Stable Diffusion from there ({reason}){hint}") from None
+        raise UserError(f"{path}: can't load Stable Diffusion from there ({reason_of(error)}){hint}") from None
     for name in ("unet", "vae", "text_encoder"):
         missing = [key for key, value in getattr(pipe, name).named_parameters() if value.is_meta]
         if missing:

@@ -118,42 +118,54 @@ def test_standard_is_torchmetrics_on_the_same_features():
     assert ours == (pytest.approx(float(mean), rel=1e-4), pytest.approx(float(std), rel=1e-2))
 
 
-@pytest.mark.parametrize("name", ["fid", "kid", "hand_confidence"])
-def test_intervals_hold_what_other_samples_give(name):
-    """95 % intervals of 60 samples: nearly all hold the mean over samples, and they are as wide as its scatter."""
+@pytest.mark.parametrize(
+    "size, rows, shift, widest",
+    [(4, (120, 150), 0.5, 1.3), (4, (300, 60), 0.5, 1.3), (4, (120, 120), 0.0, 2), (60, (40, 40), 0.05, 2.4)],
+)
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_intervals_hold_what_other_samples_give(name, size, rows, shift, widest):
+    """As wide as the scatter of other samples where the sides differ, somewhat wider where they hardly do."""
 
     def estimate_and_interval(seed):
-        if name == "hand_confidence":
-            rng = np.random.default_rng(seed)
-            scores = [
-                np.clip(rng.normal(0.9, 0.05) + rng.normal(0, 0.02, rng.integers(0, 3)), 0.5, 1) for _ in range(80)
-            ]
-            interval = metrics.hand_confidence_interval(scores, resamples=150)
-            return metrics.hand_confidence(scores)[0], interval
         rng = np.random.default_rng(seed)
-        real, fake = rng.normal(size=(120, 4)), 1.2 * rng.normal(size=(150, 4)) + 0.4
+        real, fake = rng.normal(size=(rows[0], size)), 1.1 * rng.normal(size=(rows[1], size)) + shift
         if name == "fid":
-            return fid(real, fake), metrics.fid_interval(real, fake, resamples=150)
-        value = kid(real, fake[:120])[0]
-        return value, metrics.kid_interval(real, fake[:120], value, protocol="released", resamples=150)
+            return fid(real, fake), metrics.fid_interval(real, fake, resamples=100)
+        value = kid(real, fake, protocol="standard")[0]
+        return value, metrics.kid_interval(real, fake, value, protocol="standard", resamples=100)
 
-    results = [estimate_and_interval(seed) for seed in range(60)]
+    check_intervals([estimate_and_interval(seed) for seed in range(40)], widest)
+
+
+def test_kid_interval_from_small_subsets(monkeypatch):
+    """Of many pictures a subset is a small share; the interval is that of all of them."""
+    monkeypatch.setattr(metrics, "KID_SUBSET_SIZE", 60)
+
+    def estimate_and_interval(seed):
+        rng = np.random.default_rng(seed)
+        real, fake = rng.normal(size=(300, 4)), 1.2 * rng.normal(size=(300, 4)) + 0.5
+        value = metrics.polynomial_mmd(real, fake, unbiased=True)
+        return value, metrics.kid_interval(real, fake, value, protocol="standard", resamples=200)
+
+    check_intervals([estimate_and_interval(seed) for seed in range(40)], widest=1.35)
+
+
+def test_hand_confidence_interval():
+    def estimate_and_interval(seed):
+        rng = np.random.default_rng(seed)
+        scores = [rng.normal(0.8, 0.05) + rng.normal(0, 0.02, rng.integers(0, 3)) for _ in range(80)]
+        return metrics.hand_confidence(scores)[0], metrics.hand_confidence_interval(scores, resamples=150)
+
+    check_intervals([estimate_and_interval(seed) for seed in range(60)], widest=1.25)
+
+
+def check_intervals(results, widest: float) -> None:
+    """Most intervals hold the mean over samples, and they are about as wide as the samples scatter."""
     values = np.array([value for value, _ in results])
-    intervals = np.array([interval for _, interval in results])
-    held = (intervals[:, 0] <= values.mean()) & (values.mean() <= intervals[:, 1])
-    assert held.mean() >= 0.85
-    assert 0.75 < (intervals[:, 1] - intervals[:, 0]).mean() / (2 * 1.96 * values.std()) < 1.35
-    assert ((intervals[:, 0] <= values) & (values <= intervals[:, 1])).all()
-
-
-def test_kid_interval_of_subsets_is_that_of_the_whole(monkeypatch):
-    """Subsets of 50 of 400 rows scatter √8 times as far; the interval must not."""
-    real, fake = two_samples(400, 400, 6)
-    whole = metrics.kid_interval(real, fake, 0.5, protocol="standard", resamples=400)
-    monkeypatch.setattr(metrics, "KID_SUBSET_SIZE", 50)
-    subsets = metrics.kid_interval(real, fake, 0.5, protocol="standard", resamples=400)
-    assert whole[0] < 0.5 < whole[1]
-    assert (subsets[1] - subsets[0]) / (whole[1] - whole[0]) == pytest.approx(1, abs=0.35)
+    lows, highs = np.array([interval for _, interval in results]).T
+    assert ((lows <= values.mean()) & (values.mean() <= highs)).mean() >= 0.85
+    assert ((lows <= values) & (values <= highs)).all()
+    assert 0.8 < (highs - lows).mean() / (2 * 1.96 * values.std()) < widest
 
 
 def test_hand_confidence_and_its_error():
@@ -323,20 +335,17 @@ def arguments_for(folders, extractor, *more) -> list[str]:
 
 def test_cal_fid_and_cal_kid(folders, extractor, tmp_path, capsys):
     result, saved = tmp_path / "result.json", [str(tmp_path / "real.npz"), str(tmp_path / "fake.npz")]
-    cal_fid.main(
-        arguments_for(folders, extractor, "--hands", "--bootstrap", 50, "--json", result, "--save_features", *saved)
-    )
+    cal_fid.main(arguments_for(folders, extractor, "--hands", "--json", result, "--save_features", *saved))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Protocol: released, TorchScript ") and lines[0].endswith(", 144 features")
     assert lines[1] == f"Real: {folders[0]}: 5 images, 0 without a hand, 5 hand crops"
     assert lines[2] == f"Fake: {folders[1]}: 5 images, 1 without a hand, 4 hand crops"
     assert lines[3] == "Warning: FID is biased upwards with fewer than 2048 pictures (here 4)"
     value = fid(*folders, hands=True, feature_extractor=extractor)
-    assert lines[4] == f"FID-H: {value:.6g}" and lines[5].startswith("95 % interval: ") and len(lines) == 6
+    assert lines[4:] == [f"FID-H: {value:.6g}"]
     written = json.loads(result.read_text())
     assert written["value"] == pytest.approx(value) and written["metric"] == "FID-H" and written["crop"] == "union"
     assert written["fake"] == {"source": str(folders[1]), "images": 5, "without_hand": 1, "pictures": 4}
-    assert written["interval_95"][0] < value < written["interval_95"][1]
 
     # Saved features: the other metric, without the pictures and without the extractor.
     cal_kid.main(["--real_images", saved[0], "--fake_images", saved[1], "--hands", "--json", str(result)])
@@ -345,6 +354,26 @@ def test_cal_fid_and_cal_kid(folders, extractor, tmp_path, capsys):
     assert json.loads(result.read_text())["std"] == std > 0
     cal_fid.main(arguments_for((saved[0], folders[1]), extractor, "--hands"))
     assert capsys.readouterr().out.splitlines()[-1] == f"FID-H: {value:.6g}"
+
+
+def test_bootstrap_prints_and_writes_an_interval(folders, extractor, tmp_path, capsys):
+    result, sides = tmp_path / "result.json", [tmp_path / "real.npz", tmp_path / "fake.npz"]
+    side = features.features_of_both(*folders, feature_extractor=extractor)[0]
+    for path, sample in zip(sides, two_samples(60, 50, 20)):
+        features.save_features(path, side._replace(features=sample))
+    arguments = [*("--real_images", sides[0], "--fake_images", sides[1]), "--bootstrap", "100", "--json", result]
+    for script in (cal_fid, cal_kid):
+        script.main(list(map(str, arguments)))
+        low, high = map(float, capsys.readouterr().out.splitlines()[-1].removeprefix("95 % interval: ").split(" to "))
+        written = json.loads(result.read_text())
+        assert low < written["value"] < high and written["interval_95"] == pytest.approx([low, high], rel=1e-4)
+    features.save_features(sides[0], side)
+    features.save_features(sides[1], side)
+    message = error_of(cal_fid.main, arguments, capsys)
+    assert message == "an interval needs at least 10 pictures a side, not 5"
+    with pytest.raises(SystemExit):
+        cal_fid.main(["--real_images", "a", "--fake_images", "b", "--bootstrap", "10"])
+    assert "10 is too few for a 95 % interval: 100 at least" in capsys.readouterr().err
 
 
 def test_hand_confidence_script(folders, tmp_path, capsys):
@@ -432,8 +461,19 @@ def test_bad_features(folders, extractor, tmp_path, capsys):
     assert "real.npz: not a file of features; --save_features writes one" in message
     saved.unlink()
     assert "real.npz: no such file" in error_of(cal_kid.main, arguments_for((saved, saved), extractor), capsys)
+    features.save_features(saved, side)
+    message = error_of(cal_kid.main, ["--real_images", saved, "--fake_images", folders[1]], capsys)
+    assert "real.npz: its features come from a module of your own; pass it as --feature_extractor" in message
+    message = error_of(
+        cal_kid.main, arguments_for(folders, extractor, "--json", saved, "--save_features", saved), capsys
+    )
+    assert "real.npz: two outputs can't go to the same file" in message
     with pytest.raises(metrics.UserError, match="real has 3 features a picture, fake has 4"):
         fid(np.zeros((5, 3)), np.zeros((5, 4)))
+    with pytest.raises(metrics.UserError, match="no protocol 'standrad'"):
+        kid(np.zeros((5, 3)), np.zeros((5, 3)), protocol="standrad")
+    with pytest.raises(TypeError, match="no options"):
+        fid(np.zeros((5, 3)), np.zeros((5, 3)), hands=True)
 
 
 def test_bad_extractors(folders, inception_weights, tmp_path, capsys):
@@ -444,14 +484,37 @@ def test_bad_extractors(folders, inception_weights, tmp_path, capsys):
     torch.jit.trace(torch.nn.Flatten(0), torch.zeros(2, 3, 299, 299, dtype=torch.uint8)).save(str(bad))
     message = error_of(cal_fid.main, arguments_for(folders, bad), capsys)
     assert "the extractor gave (1341015,) for uint8 pictures of shape (5, 3, 299, 299), not (N, D)" in message
+    torch.jit.script(Picky()).save(str(bad))
+    assert "the extractor failed on uint8 pictures of shape (5, 3, 299, 299)" in error_of(
+        cal_fid.main, arguments_for(folders, bad), capsys
+    )
+    torch.jit.script(torch.nn.Flatten(1)).save(str(bad))
+    message = error_of(cal_fid.main, arguments_for(folders, bad, "--protocol", "standard"), capsys)
+    assert "the extractor gives from 120000 to 196608 features, by the size of the picture" in message
+    done = run_script("cal_fid.py", *arguments_for(folders, bad, "--protocol", "standard"), launcher=TWO_PROCESSES)
+    assert done.returncode != 0 and done.stderr.count("cal_fid.py: error: the extractor gives from") == 1
     arguments = arguments_for(folders, bad, "--inception_weights", inception_weights["released"])
     assert "leave out --inception_weights" in error_of(cal_fid.main, arguments, capsys)
     arguments = ["--real_images", folders[0], "--fake_images", folders[1], "--inception_weights"]
     swapped = [*arguments, inception_weights["standard"]]
-    assert "not the torchvision Inception v3 weights of protocol released" in error_of(cal_fid.main, swapped, capsys)
+    assert "tensorflow.pth: not the torchvision Inception v3 weights; get https://" in error_of(
+        cal_fid.main, swapped, capsys
+    )
     swapped = [*arguments, inception_weights["released"], "--protocol", "standard"]
     assert "not the TensorFlow Inception v3 of 2015 weights" in error_of(cal_fid.main, swapped, capsys)
+    torch.save(torch.zeros(3), bad)
+    for protocol in ("released", "standard"):
+        message = error_of(cal_fid.main, [*arguments, bad, "--protocol", protocol], capsys)
+        assert "bad.pt: not a file of weights" in message and features.INCEPTION_URLS[protocol] in message
     assert "no such file; --inception_weights" in error_of(cal_fid.main, [*arguments, tmp_path / "none.pth"], capsys)
+
+
+class Picky(torch.nn.Module):
+    """A module that raises by itself."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        assert pictures.shape[2] == 1, "pictures of one row only"
+        return pictures.flatten(1)
 
 
 @pytest.mark.parametrize("protocol", ["released", "standard"])
