@@ -29,6 +29,7 @@ def main(argv=None) -> None:
     import hand_confidence
     import image_generation
     import train
+    from captioning import enrich
     from synthetic_hands.feature_extractor import save_feature_extractor
     from synthetic_hands.tiny_model import RESOLUTION, save_tiny_model
 
@@ -40,6 +41,7 @@ def main(argv=None) -> None:
     save_tiny_model(base)
 
     names, captions = data / f"{GESTURE}_drawn_file_name.txt", data / f"{GESTURE}_drawn_modified.txt"
+    step(enrich, f"--gesture {GESTURE} --captioner drawn --backend rule --data_root {quote(data)}")
     step(cal_mean_feature, f"--gesture {GESTURE} --data_root {quote(data)}")
     step(
         train,
@@ -66,7 +68,7 @@ def main(argv=None) -> None:
 
 def step(script, arguments: str) -> None:
     """Print a stage's command and run it in this process."""
-    print(f"\n$ python {script.__name__}.py {arguments}", flush=True)
+    print(f"\n$ python {script.__name__.replace('.', '/')}.py {arguments}", flush=True)
     script.main(shlex.split(arguments))
 
 

@@ -65,7 +65,7 @@ def draw_open_hand(rng: np.random.Generator, size: int = 256) -> tuple[Image.Ima
 
 
 def write_photos(data_root: Path, gesture: str, count: int, *, size: int = 256, seed: int = 0) -> None:
-    """Write `count` drawn photos and their lists in the Hand1000 layout; the captions name the gesture by rule."""
+    """Write `count` drawn photos, their names and captions in the Hand1000 layout; the captions name no gesture."""
     folder = data_root / gesture
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -75,10 +75,5 @@ def write_photos(data_root: Path, gesture: str, count: int, *, size: int = 256, 
         names.append(f"{gesture}_{index:03d}.png")
         captions.append(caption)
         image.save(folder / names[-1])
-    phrase = "showing open palm hand gesture"
-    for suffix, lines in (
-        ("drawn_file_name", names),
-        ("drawn", captions),
-        ("drawn_modified", [f"{caption}, {phrase}" for caption in captions]),
-    ):
+    for suffix, lines in (("drawn_file_name", names), ("drawn", captions)):
         (data_root / f"{gesture}_{suffix}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from synthetic_hands import demo
 def test_demo_runs_every_stage_and_can_be_run_again(tmp_path, capsys):
     demo.main(["--output_dir", str(tmp_path), "--num_photos", "2"])
     output = capsys.readouterr().out
-    scripts = "cal_mean_feature train image_generation cal_fid cal_kid hand_confidence"
+    scripts = "captioning/enrich cal_mean_feature train image_generation cal_fid cal_kid hand_confidence"
     for script in (f"{name}.py" for name in scripts.split()):
         assert f"$ python {script} " in output
     assert "The pictures mean nothing" in output and "\nFID: " in output and "\nHAND-CONF: " in output

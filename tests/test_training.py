@@ -298,9 +298,11 @@ def test_a_disk_that_fills_up_while_writing_leaves_a_clear_word(data_root, tiny_
 
 
 def test_stage_one_runs_first_where_its_file_is_missing(tmp_path, tiny_model, capfd):
+    from captioning import enrich
     from synthetic_hands.drawn import write_photos
 
     write_photos(tmp_path, "palm", 3)
+    enrich.main(["--gesture", "palm", "--captioner", "drawn", "--backend", "rule", "--data_root", str(tmp_path)])
     train.main([*train_args(tmp_path, tiny_model, *SHORT), "--captioner", "drawn"])
     assert np.load(tmp_path / "palm.npy").shape == (63,)
     assert "mean of 3 hands; 0 of 3 photos had no hand" in capfd.readouterr().out

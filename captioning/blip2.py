@@ -1,0 +1,47 @@
+"""Captions of a gesture's photos by BLIP-2, in {gesture}_BLIP2.txt and {gesture}_BLIP2_file_name.txt.
+
+Half precision on a GPU (about 8 GB). A killed run goes on where it was.
+
+Examples:
+  python captioning/blip2.py --gesture call
+  accelerate launch --num_processes 2 captioning/blip2.py --gesture call --batch_size 16
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/blip2.py`
+
+from hand1000.captioning import Captioner, run_captioner
+from hand1000.cli import command_line
+from hand1000.pretrained import load_pretrained
+
+NAME, MODEL = "BLIP2", "Salesforce/blip2-opt-2.7b"
+MAX_NEW_TOKENS = 20  # what the released code got by transformers' default
+
+
+def load(model_path: str, device) -> Captioner:
+    """BLIP-2 as released: no prompt, greedy."""
+    import torch
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    processor = load_pretrained(Blip2Processor, model_path)
+    model = load_pretrained(Blip2ForConditionalGeneration, model_path, dtype=dtype).to(device).eval()
+
+    @torch.inference_mode()
+    def caption(photos) -> list[str]:
+        inputs = processor(images=photos, return_tensors="pt").to(device, dtype)
+        tokens = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        return processor.batch_decode(tokens, skip_special_tokens=True)
+
+    return caption
+
+
+@command_line
+def main(argv=None) -> None:
+    run_captioner(__doc__, NAME, MODEL, load, argv)
+
+
+if __name__ == "__main__":
+    main()
