@@ -8,6 +8,7 @@ Example:
 """
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def main(argv=None) -> None:
     parser.add_argument("--image_filenames_path", type=Path, required=True, help="list of file names, one a line")
     parser.add_argument("--captions_path", type=Path, required=True, help="list of captions in the same order")
     parser.add_argument("--model", default="openai/clip-vit-base-patch32", help="CLIP: hub id or local folder")
-    parser.add_argument("--phrase", help="gesture phrase (default: of the gesture that the image folder is named by)")
+    parser.add_argument(
+        "--phrase", help="gesture phrase (default: what enrich.py noted, or by the image folder's name)"
+    )
     parser.add_argument("--limit", type=positive_int, help="only the first lines (released: 5000; default: all)")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="photos or captions at a time")
     parser.add_argument("--num_workers", type=natural_int, help="processes that read photos (default: one a core)")
@@ -45,14 +48,24 @@ def main(argv=None) -> None:
     result = clip_similarities(photos, captions, args.model, args.batch_size, num_workers)
     say(f"Similarity 1 (image-caption average similarity): {result['image_caption']:.6f}")
     say(f"Similarity 2 (caption-caption average similarity): {result['caption_caption']:.6f}")
-    phrase = args.phrase or PHRASES.get(args.image_folder.resolve().name)
-    if phrase:
+    phrase = args.phrase or phrase_of(args.captions_path) or PHRASES.get(args.image_folder.resolve().name)
+    if not phrase:
+        say("The share of captions with the gesture phrase needs --phrase")
+    else:
         result["share_with_phrase"] = share_with_phrase(captions, phrase)
         say(f"Captions with '{phrase}': {result['share_with_phrase']:.1%} of {len(captions)}")
     if result["cut_off"]:
         say(f"Warning: {result['cut_off']} captions are longer than CLIP's text input and were cut off")
     if args.json:
         write_json(args.json, {**result, "phrase": phrase, "model": args.model, "captions": len(captions)})
+
+
+def phrase_of(captions: Path) -> str | None:
+    """The phrase that `captioning/enrich.py` noted beside the captions."""
+    try:
+        return json.loads(captions.with_suffix(".json").read_text(encoding="utf-8"))["settings"]["phrase"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def clip_similarities(

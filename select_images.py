@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from hand1000 import journal
 from hand1000.cli import (
     UserError,
     argument_parser,
@@ -25,6 +26,8 @@ from hand1000.cli import (
 )
 from hand1000.files import atomic_file, atomic_folder, check_writable, free_bytes, list_photos, progress
 from hand1000.run_folder import differing_settings
+
+ORDERS = 1000  # of people that are tried, where some have many photos and few orders serve
 
 
 @command_line
@@ -48,25 +51,45 @@ def main(argv=None) -> None:
         people = people_of_photos(args.annotations, list(photos), args.gesture)
     train, test = choose(people, args.num, args.num_test, args.seed)
 
-    targets = {args.data_root / args.gesture: train, args.data_root / f"{args.gesture}_test": test}
+    targets: dict[Path, list[str]] = {
+        args.data_root / args.gesture: train,
+        args.data_root / f"{args.gesture}_test": test,
+    }
     settings = {name: str(getattr(args, name)) for name in "source gesture annotations".split()}
     settings |= {name: getattr(args, name) for name in "num num_test seed link".split()}
     record = args.data_root / f"{args.gesture}_selection.json"
-    begin(record, {"settings": settings, "train": train, "test": test}, list(targets))
+    with journal.locked(record):
+        make(record, {"settings": settings, "train": train, "test": test}, targets, photos)
+
+
+def make(record: Path, selection: dict, targets: dict[Path, list[str]], photos: dict[str, Path]) -> None:
+    """Copy or link the chosen photos into their folders, those of which that are not there yet.
+
+    Raises:
+        UserError: another choice was made there, a folder is not as it was made, or the disk is too full.
+    """
+    begin(record, selection, list(targets))
+    train, test = selection["train"], selection["test"]
+    for target, names in targets.items():
+        if target.exists() and sorted(path.name for path in target.iterdir()) != names:
+            raise UserError(
+                f"{target}: not the {len(names)} photos that {record.name} lists; delete it to make it again"
+            )
     missing = {target: names for target, names in targets.items() if names and not target.exists()}
     if not missing:
         say(f"{record}: already finished, {len(train)} photos to train on, {len(test)} to test on")
         return
-    if not args.link:
-        check_space(args.data_root, [photos[name] for names in missing.values() for name in names])
+    link = selection["settings"]["link"]
+    if not link:
+        check_space(record.parent, [photos[name] for names in missing.values() for name in names])
     for target, names in missing.items():
         with atomic_folder(target) as temporary:
             for name in progress(names, desc=target.name, unit="photo"):
-                if args.link:
+                if link:
                     (temporary / name).symlink_to(photos[name].resolve())
                 else:
                     shutil.copyfile(photos[name], temporary / name)
-    say(f"{record}: {len(train)} photos to train on, {len(test)} to test on, of {len(people)}")
+    say(f"{record}: {len(train)} photos to train on, {len(test)} to test on")
 
 
 def people_of_photos(annotations: Path, names: Sequence[str], gesture: str) -> dict[str, str]:
@@ -107,14 +130,17 @@ def choose(people: dict[str, str], num: int, num_test: int, seed: int) -> tuple[
         photos_of.setdefault(people[name], []).append(name)
     rng = random.Random(seed)
     order = sorted(photos_of)
-    rng.shuffle(order)
-    chosen: tuple[list[str], list[str]] = ([], [])
-    for person in order:
-        chosen[len(chosen[0]) >= num].extend(photos_of[person])
-    if len(chosen[0]) < num or len(chosen[1]) < num_test:
+    for _ in range(ORDERS):
+        rng.shuffle(order)
+        chosen: tuple[list[str], list[str]] = ([], [])
+        for person in order:
+            chosen[len(chosen[0]) >= num].extend(photos_of[person])
+        if len(chosen[0]) >= num and len(chosen[1]) >= num_test:
+            break
+    else:
         raise UserError(
-            f"{len(people)} photos of {len(order)} people give {min(len(chosen[0]), num)} to train on and "
-            f"{len(chosen[1])} others to test on; asked for {num} and {num_test}: lower --num or --num_test"
+            f"{len(people)} photos of {len(order)} people can't give {num} to train on and {num_test} of others to "
+            "test on; lower --num or --num_test"
         )
     return sorted(rng.sample(chosen[0], num)), sorted(rng.sample(chosen[1], num_test))
 
@@ -127,8 +153,8 @@ def begin(record: Path, selection: dict, targets: Sequence[Path]) -> None:
     """
     if record.is_file():
         try:
-            made = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
+            made = dict(json.loads(record.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
             raise UserError(f"{record}: damaged; delete it and the folders it describes") from None
         if made != selection:
             reason = differing_settings(made.get("settings", {}), selection["settings"]) or "the source has changed"

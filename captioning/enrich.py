@@ -27,12 +27,13 @@ from hand1000.cli import (
     command_line,
     gesture_name,
     natural_int,
+    num_processes,
     positive_int,
     reason_of,
     say,
 )
 from hand1000.enrichment import enrich_by_rule, enrichment_prompt, one_line, problems, share_kept
-from hand1000.files import check_writable, progress, read_paired_lines
+from hand1000.files import check_writable, is_utf8, progress, read_paired_lines
 from hand1000.gestures import PHRASES
 from hand1000.pretrained import check_model, load_pretrained
 
@@ -65,6 +66,8 @@ def main(argv=None) -> None:
     model = args.model or DEFAULT_MODELS[args.backend]
     if args.backend == "transformers":
         check_model(model)
+    if num_processes() > 1:
+        raise UserError("enrichment is one process's work; --batch_size says how many captions at a time")
     check_writable(args.data_root)
     settings = {
         "captions": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
@@ -75,10 +78,10 @@ def main(argv=None) -> None:
         "retries": args.retries,
     }
     with journal.locked(output):
-        if journal.is_finished(output, settings):
+        if journal.is_finished([output], settings):
             say(f"{output}: already finished, {len(captions)} captions")
             return
-        records = journal.read_journal(output, settings)
+        records = journal.read_journal(output, settings, "caption", captions)
         records = records[: len(records) // args.batch_size * args.batch_size]  # whole batches: the same after a kill
         ask = None
         if args.backend == "transformers" and len(records) < len(captions):
@@ -93,11 +96,15 @@ def main(argv=None) -> None:
                 journal.append_journal(output, made)
                 records += made
                 bar.update(len(made))
-        report = report_of(records, captions)
+        report = report_of(records, phrase)
         journal.finish(output, settings, {output: [record["enriched"] for record in records]}, **report)
     say(f"{output}: {len(records)} captions with '{phrase}'")
     counts = ", ".join(f"{report[how]} {how}" for how in ("right at once", "right after a retry", "by the rule"))
     say(f"{counts}; {report['content words kept']:.1%} of the content words kept")
+    doubtful = [n for n, made in enumerate(records, start=1) if problems(made["enriched"], made["caption"], phrase)]
+    if doubtful:
+        lines = ", ".join(map(str, doubtful[:10])) + (", ..." if len(doubtful) > 10 else "")
+        say(f"Warning: {len(doubtful)} captions hold the phrase but may name another gesture too; see lines {lines}")
 
 
 def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) -> list[dict[str, str]]:
@@ -113,7 +120,7 @@ def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) 
         if not open_places:
             break
         for place, answer in zip(open_places, ask([chats[place] for place in open_places])):
-            answer = answer.strip()
+            answer = answer.encode("utf-8", "ignore").decode().strip()  # half a surrogate pair can't be written
             wrong = problems(answer, captions[place], phrase)
             if not wrong:
                 how = "right after a retry" if attempt else "right at once"
@@ -121,15 +128,17 @@ def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) 
             elif attempt < retries:
                 again = f"That is not right: {'; '.join(wrong)}. Provide the modified sentence alone."
                 chats[place] += [{"role": "assistant", "content": answer}, {"role": "user", "content": again}]
-    for place, caption in enumerate(captions):
-        made[place] = made[place] or {"enriched": enrich_by_rule(caption, phrase), "how": "by the rule"}
-    return made
+    records = []
+    for record, caption in zip(made, captions):
+        record = record or {"enriched": enrich_by_rule(caption, phrase), "how": "by the rule"}
+        records.append({"caption": caption, **record})
+    return records
 
 
-def report_of(records: Sequence[dict[str, str]], captions: Sequence[str]) -> dict[str, float]:
+def report_of(records: Sequence[dict[str, str]], phrase: str) -> dict[str, float]:
     """How many captions came about how, and the mean share of content words that they kept."""
     hows = [record["how"] for record in records]
-    kept = [share_kept(record["enriched"], caption) for record, caption in zip(records, captions)]
+    kept = [share_kept(record["enriched"], record["caption"], phrase) for record in records]
     report = {how: hows.count(how) for how in ("right at once", "right after a retry", "by the rule")}
     return {**report, "content words kept": sum(kept) / len(kept)}
 
@@ -139,8 +148,8 @@ def check_phrase(phrase: str | None, gesture: str) -> str:
     if not phrase:
         known = ", ".join(sorted(PHRASES))
         raise UserError(f"no phrase is known for the gesture '{gesture}'; pass --phrase (known: {known})")
-    if phrase != one_line(phrase):
-        raise UserError(f"--phrase '{phrase}': leave out blanks at the ends, double ones and newlines")
+    if phrase != one_line(phrase) or not is_utf8(phrase):
+        raise UserError(f"--phrase '{phrase}': no blanks at the ends, double ones, newlines or broken characters")
     return phrase
 
 
@@ -151,6 +160,7 @@ def ask_transformers(model_path: str) -> Ask:
     """A chat model of transformers: batched, greedy."""
     import torch
     from accelerate import PartialState
+    from jinja2 import TemplateError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = PartialState().device
@@ -163,9 +173,12 @@ def ask_transformers(model_path: str) -> Ask:
 
     @torch.inference_mode()
     def ask(chats: Sequence[Chat]) -> list[str]:
-        inputs = tokenizer.apply_chat_template(
-            list(chats), add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
-        ).to(device)
+        try:
+            inputs = tokenizer.apply_chat_template(
+                list(chats), add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+            ).to(device)
+        except TemplateError as error:
+            raise UserError(f"{model_path}: its chat template refuses the chat ({reason_of(error)})") from None
         tokens = model.generate(
             **inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )
@@ -183,16 +196,23 @@ def ask_openai(api_base: str, model: str, *, timeout: float, in_flight: int) -> 
         UserError: when it is called, and the server refuses the request or keeps failing.
     """
     from huggingface_hub import InferenceClient
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     # An empty key rather than none, or the client would send the hub's token to a stranger.
-    client = InferenceClient(base_url=api_base, api_key=os.environ.get("OPENAI_API_KEY", "none"), timeout=timeout)
+    if not api_base.startswith(("http://", "https://")):
+        raise UserError(f"--api_base {api_base}: an address begins with http:// or https://")
+    client = InferenceClient(base_url=api_base, api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=timeout)
 
     def ask_one(chat: Chat) -> str:
         for attempt in range(ATTEMPTS):
             try:
                 answer = client.chat_completion(chat, model=model, temperature=0.0, max_tokens=MAX_NEW_TOKENS)
-                return answer.choices[0].message.content or ""
+                content = answer.choices[0].message.content or ""
+                if not isinstance(content, str):
+                    raise TypeError(f"content is {type(content).__name__}, not text")
+                return content
+            except OfflineModeIsEnabled:
+                raise UserError("HF_HUB_OFFLINE=1 also keeps the client from servers; unset it for this run") from None
             except HfHubHTTPError as error:
                 status = error.response.status_code
                 if status < 500 and status not in (408, 429):

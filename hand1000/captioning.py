@@ -61,14 +61,14 @@ def run_captioner(
     names = [photo.name for photo in photos]
     names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()
     settings = {"model": args.model, "photos": len(photos), "names": names_hash}
+    names_file = output.with_name(f"{args.gesture}_{name}_file_name.txt")
     with journal.locked(output):
-        if journal.is_finished(output, settings):
+        if journal.is_finished([names_file, output], settings):
             say(f"{output}: already finished, {len(photos)} captions")
             return
         num_workers = cpu_count() // num_processes() if args.num_workers is None else args.num_workers
         captions = caption_photos(photos, output, settings, args.model, load, args.batch_size, num_workers)
         if is_main_process():
-            names_file = output.with_name(f"{args.gesture}_{name}_file_name.txt")
             journal.finish(output, settings, {names_file: names, output: captions})
         say(f"{output}: {len(captions)} captions")
         if NO_CAPTION in captions:
@@ -93,7 +93,8 @@ def caption_photos(
     from accelerate.utils import gather_object
 
     state = PartialState(cpu=processes_need_cpu())
-    records = journal.read_journal(output, settings)
+    names = [photo.name for photo in photos]
+    records = journal.read_journal(output, settings, "photo", names)
     state.wait_for_everyone()
     if len(records) < len(photos):
         records = records[: len(records) // batch_size * batch_size]  # a whole number of batches

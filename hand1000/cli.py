@@ -28,6 +28,11 @@ def command_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequ
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
+                raise
+            print(f"{Path(sys.argv[0]).name}: error: the GPU's memory is full ({reason_of(error)})", file=sys.stderr)
+            sys.exit(2)
 
     return wrapped
 

@@ -46,6 +46,9 @@ def list_photos(folder: Path) -> list[Path]:
     photos = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not photos:
         raise UserError(f"{folder}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
+    for photo in photos:
+        if not is_utf8(photo.name):
+            raise UserError(f"{folder}: the file name {photo.name!r} is not UTF-8; rename it")
     return sorted(photos, key=lambda path: path.name)
 
 
@@ -162,6 +165,11 @@ def read_paired_lines(names_file: Path, texts_file: Path) -> tuple[list[str], li
     return names, texts
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written to a list file; file names and arguments may hold bytes that can't."""
+    return text == text.encode("utf-8", "replace").decode()
+
+
 def leaves_folder(name: str) -> bool:
     """Whether a listed name is absolute, has a drive, or climbs out by `..`, on any operating system."""
     windows = PureWindowsPath(name)
@@ -204,7 +212,7 @@ def give_default_permissions(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and not file.is_symlink():  # what a link points to is not ours
             file.chmod(0o666 & ~mask)
 
 

@@ -40,50 +40,75 @@ PHRASES = {
     "xsign": "making crossed arms hand gesture",
 }
 
-# A small grammar of how captions name gestures, as regular expressions.
+# A small grammar of how captions name gestures, as regular expressions. It aims at captioners' English: what it takes
+# for a gesture is replaced, so it leaves alone what may be something else ("a stop sign on a street", "ocean waves").
 ARTICLE = r"(?:a|an|the|his|her|their|its|my|one|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
-WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|left|right|other|open|closed|index|middle|ring|little|pinky) )*"
-PART = r"(?:fingers?|thumbs?|palms?|pinky|pinkies|hands?)(?: and (?:[a-z]+ )?(?:fingers?|thumbs?))?"
-UP = r"(?:up|out|down|raised|extended|crossed|together)(?! hand)(?: in the air)?"
-BY_HAND = rf"(?: (?:with|using|by) {WHOSE}(?:hands?|fingers?)(?! gesture))?"
+WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|of|left|right|other|open|closed|raised|outstretched|index|ring|little|pinky) )*"
+PART = r"(?:(?:middle )?fingers?|thumbs?|palms?|pinky|pinkies|hands?)(?: and (?:[a-z]+ )?(?:fingers?|thumbs?))?"
+UP = r"(?:up|out|down|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
+BY_HAND = rf"(?: (?:with|using|by) {WHOSE}(?:hands?|fingers?)(?! gesture))?"
 SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
-VERB = (
-    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|hold|present)ing(?: up| out)?"
-    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?|holds up|with)"
+DO = (
+    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present)ing(?: up| out)?"
+    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?)"
+    r"(?: (?:each other|him|her|them|someone|us)(?= (?:a|an|the|high) ))?"
 )
-RAISING = (
+HOLD = r"(?:(?:holding|holds|sticking|sticks|putting|puts) (?:up|out)|holding|holds|with)"
+RAISE = (
     r"(?:raising|raises|lifting|lifts|waving|waves|crossing|crosses|extending|extends|snapping|clapping|wiggling"
     r"|(?:holding|holds|sticking|sticks|putting|puts|throwing|throws) (?:up|out))"
 )
-# Names that mean a hand wherever they stand, and names that do so only after a verb ("stop sign", "heart").
+SHAPE = r"(?:heart|circle|gun|phone call|v|o|c|l|x)"
+# Names that mean a hand wherever they stand, and names that do so only after a verb ("making a stop sign").
+KIND = (
+    rf"(?:peace|victory|ok|okay|shaka|devil|horns?|hang loose|i love you|rock(?:(?: and |-and-| n | 'n' |-n-| & )roll)?"
+    rf"|rock on|metal|call me|(?:tele)?phone(?: call)?|stop|heart|gun|silence|mute|shh|quiet|number {COUNT}|{COUNT}|v|x"
+    rf"|pointing|thumbs? (?:up|down)|open palm|palm|fist|good luck|rude|funny|friendly|strange|inverted|vulcan)"
+)
 SURE = (
-    rf"(?:{WHOSE}(?:double )?thumbs?(?: is| are)?[ -](?:up|down|sideways)(?: {SIGN})?"
-    rf"|(?:inverted |reversed? )?(?:peace|victory|v|ok|okay|shaka|devil|horns|hang loose|i love you)[ -]{SIGN}"
-    rf"|(?:rock(?: and |-and-| n | 'n' |-n-| & )roll|rock on|devil horns?|metal|call me) {SIGN}"
+    rf"(?:{WHOSE}(?:double )?thumbs?(?: is| are)?(?: ?- ?| )(?:up|down|sideways)(?: {SIGN})?"
+    rf"|(?:inverted |reversed? )?['\"‘“]?(?:peace|victory|v|ok|okay|shaka|devil|horns|hang loose|i love you|shh)"
+    rf"['\"’”]?[ -]{SIGN}"
+    rf"|(?:rock(?: and |-and-| n | 'n' |-n-| & )roll|rock on|devil horns?|metal|call me|vulcan) {SIGN}"
     rf"|(?:tele)?phone(?: call)? {SIGN}"
-    rf"|(?:finger guns?|middle finger|high[ -]five|folded hands|crossed fingers|shaka)(?: {SIGN})?"
-    rf"|(?:[\w-]+ ){{0,2}}hand (?:signs?|gestures?|symbols?|signals?)"
-    rf"|(?:(?:clenched|raised|closed|tight) )*fists?|open palms?)"
+    rf"|(?:finger guns?|high[ -]fives?|folded hands|crossed fingers|shaka)(?: {SIGN})?"
+    rf"|(?:{KIND} )*hand (?:signs?|gestures?|symbols?|signals?)"
+    rf"|(?:(?:clenched|raised|closed|tight) )*fists?|open palms?|raised (?:hand|finger|thumb|palm)s?"
+    rf"|{WHOSE}palms? facing (?:the )?(?:camera|viewer|out|up|forwards?)"
+    rf"|{WHOSE}fingers? (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
 )
 UNSURE = (
     rf"(?:(?:[\w-]+ ){{0,2}}(?:gestures?|sign language)"
-    rf"|(?:stop|rock|heart|gun|call|calling|time[ -]?out|silence|mute|quiet|number {COUNT}|{COUNT}|x) {SIGN}"
-    r"|(?:heart|peace|horns)(?= with| using|$))"
+    rf"|(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|number {COUNT}|{COUNT}|x) {SIGN}"
+    rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}(?:hands?|fingers?)|signs? of (?:the )?\w+"
+    rf"|(?:number )?{COUNT}(?= with|$)|number {COUNT}|time[- ]?out|middle finger|open hands?"
+    r"|(?:heart|peace|horns|ok|okay|victory)(?= with| using|$))"
 )
-NO_HAND = r"(?! (?:necklace|t-?shirt|shirt|tattoo|sticker|poster|earring|logo|emoji|tree|bump|fight)s?\b)"
+NO_HAND = (
+    r"(?! (?:necklace|t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap|tattoo|sticker|poster|earring|logo|emoji"
+    r"|tree|bump|fight)s?\b| on (?:it|the|a|her|his|their|its)\b)"
+)
 PATTERNS = (
-    rf"(?:{VERB} )?(?:{ARTICLE} )?{SURE}\b{NO_HAND}{BY_HAND}",
-    rf"{VERB} (?:{ARTICLE} )?{UNSURE}\b{NO_HAND}{BY_HAND}",
-    rf"{RAISING} {WHOSE}{PART}(?: {UP})?{BY_HAND}",
+    rf"(?:(?:{DO}|{HOLD}) )?(?:{ARTICLE} )?{SURE}\b{NO_HAND}{BY_HAND}",
+    rf"{DO} (?:{ARTICLE} )?{UNSURE}\b{NO_HAND}{BY_HAND}",
+    rf"(?:holding|holds) (?:up|out) (?:{ARTICLE} )?(?:number {COUNT}|middle finger)\b{BY_HAND}",
+    rf"{RAISE} {WHOSE}{PART}(?: {UP})?{BY_HAND}",
     rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}",
-    rf"(?:showing|shows) {COUNT} {PART}(?: {UP})?",
+    rf"(?:showing|shows) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?",
+    rf"with {COUNT} fingers?",
+    rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",
     rf"(?:with|putting|puts|holding|holds|placing) {WHOSE}fingers? (?:on|to|over|in front of) {WHOSE}(?:lips?|mouth)",
-    rf"(?:pointing|points)(?: (?:up|down|forward|sideways|upwards?))?(?: {AT})?{BY_HAND}",
-    rf"(?:waving|waves|saluting|gesturing|giving the finger|flipping (?:off|the bird))(?: {AT})?",
+    rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:up|down|forward|sideways|upwards?))?"
+    rf"(?: (?:at|to|towards?) {WHOSE}\w+)?{BY_HAND}",
+    rf"waving(?: (?:{AT}|goodbye|hello))?(?! (?:a|an|the|his|her|their|two) )",
+    rf"(?:waves|points) {AT}",
+    rf"(?:saluting|gesturing|giving the finger|flipping (?:off|the bird))(?: {AT})?",
 )
-GESTURE = re.compile(rf"(?<!\w)(?:{'|'.join(PATTERNS)})(?!\w)", re.IGNORECASE)
+# Whole phrases come first, or a shorter pattern would leave half of one behind.
+OWN = "|".join(re.escape(phrase) for phrase in sorted(PHRASES.values(), key=len, reverse=True))
+GESTURE = re.compile(rf"(?<![\w'’])(?:{OWN}|{'|'.join(PATTERNS)})(?!\w)", re.IGNORECASE)
 
 
 def gesture_mentions(text: str) -> list[str]:

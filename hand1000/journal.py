@@ -6,6 +6,7 @@ call_BLIP2.json             the settings it was made with
 """
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,41 +23,63 @@ def journal_path(output: Path) -> Path:
     return output.with_name(f".{output.stem}.journal.jsonl")
 
 
-def is_finished(output: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output` is there already, made with these settings.
+def is_finished(lists: Sequence[Path], settings: dict[str, Any]) -> bool:
+    """Whether the lists are there already, made with these settings and not changed since. The last is the output.
 
     Raises:
-        UserError: it was made with others, or by other means.
+        UserError: they were made with others, or by other means, or changed.
     """
-    if not output.exists():
+    output = lists[-1]
+    there = [path for path in lists if path.exists()]
+    if not there:
         return False
-    record = output.with_suffix(".json")
+    record = _read_record(output)
+    if record is None and journal_path(output).exists():  # killed while finishing
+        return False
+    if record is None:
+        raise UserError(f"{there[0]}: exists already, made otherwise; move or delete it to make it again")
+    if record["settings"] != settings:
+        reason = differing_settings(record["settings"], settings)
+        raise UserError(f"{output}: exists already, made with other settings ({reason}); move or delete it first")
+    for path in lists:
+        if not path.exists() or _hash(path) != record["lists"].get(path.name):
+            names = " and ".join(path.name for path in lists)
+            raise UserError(f"{path}: changed or lost since it was made; restore it, or delete {names}")
+    return True
+
+
+def _read_record(output: Path) -> dict[str, Any] | None:
     try:
-        made_with = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        made_with = None
-    if made_with == settings:
-        return True
-    if journal_path(output).exists():  # killed while finishing
-        return False
-    reason = f"made with other settings ({differing_settings(made_with, settings)})" if made_with else "made otherwise"
-    raise UserError(f"{output}: exists already, {reason}; move or delete it to make it again")
+        record = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+        return record if {"settings", "lists"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
-def read_journal(output: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_journal(output: Path, settings: dict[str, Any], key: str, values: Sequence[str]) -> list[dict[str, Any]]:
     """The records of an unfinished run with these settings, without a last line that a kill has cut off.
 
+    Args:
+        key, values: what each record is about: record n holds `values[n]` under `key`.
+
     Raises:
-        UserError: the unfinished run had other settings.
+        UserError: the unfinished run had other settings, or its records are about something else.
     """
     path = journal_path(output)
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is cut off
     try:
-        first, *records = (json.loads(line) for line in lines)
-    except ValueError:
-        first, records = {}, []
+        first, *records = (dict(json.loads(line)) for line in lines)
+        of = [record[key] for record in records]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: damaged; delete it to begin anew") from None
+    if first == settings and of != list(values[: len(of)]):
+        raise UserError(f"{path}: its records are not in order; delete it to begin anew")
     if first != settings:
         raise UserError(
             f"{path}: an unfinished run with other settings ({differing_settings(first, settings)}); "
@@ -82,7 +105,7 @@ def finish(output: Path, settings: dict[str, Any], lists: dict[Path, Sequence[st
         with atomic_file(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     with atomic_file(output.with_suffix(".json")) as temporary:
-        content = {"settings": settings, **report}
+        content = {"settings": settings, "lists": {path.name: _hash(path) for path in lists}, **report}
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     journal_path(output).unlink(missing_ok=True)
 
@@ -108,7 +131,6 @@ def locked(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        path.unlink(missing_ok=True)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, TWO_PROCESSES, error_of, files_under, run_script, start_script
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import dataset_evaluate
 import select_images
@@ -95,6 +96,53 @@ TABLE = [
     ("a close up of a person's hand with a peace sign", "a close up of a person's hand @"),
     ("a man in a blue shirt with his hand up in the air", "a man in a blue shirt @"),
     ("a woman making a hand gesture", "a woman @"),
+    ("a smiling girl hand gesture", "a smiling girl @"),
+    ("two young women hand gestures", "two young women @"),
+    ("a man and woman hand signal", "a man and woman @"),
+    ("a woman wearing a red scarf hand gesture", "a woman wearing a red scarf @"),
+    ("a picture of a man's hand sign", "a picture of a man's @"),
+    ("a beach with waves in the background", "a beach with waves in the background @"),
+    ("a man waving a flag in a stadium", "a man waving a flag in a stadium @"),
+    ("a boy pointing his finger at the camera", "a boy @"),
+    ("a teacher pointing to a whiteboard", "a teacher @"),
+    ("a girl waving goodbye in front of a house", "a girl @ in front of a house"),
+    ("a boy in a t-shirt with a peace sign on it", "a boy in a t-shirt with a peace sign on it @"),
+    ("a girl in a peace sign sweatshirt", "a girl in a peace sign sweatshirt @"),
+    ("a woman holding a stop sign", "a woman holding a stop sign @"),
+    ("a woman with a ring on her middle finger", "a woman with a ring on her middle finger @"),
+    ("a man putting his hands together in the kitchen sink", "a man putting his hands together in the kitchen sink @"),
+    ("two people giving each other a high five in an office", "two people @ in an office"),
+    ("a man giving the peace sign (and smiling)", "a man @ (and smiling)"),
+    ("a man (giving a thumbs up) in a car", "a man (@) in a car"),
+    ("two girls making a v with their fingers", "two girls @"),
+    ("a man making a gun with her hand", "a man @"),
+    ("a girl making a heart shape with her hands", "a girl @"),
+    ("a man making an o with his fingers", "a man @"),
+    ("a woman with her hand in the shape of a heart", "a woman @"),
+    ("a hand showing the number two", "a hand @"),
+    ("a boy holding up the number four", "a boy @"),
+    ("a hand with four fingers", "a hand @"),
+    ("a man showing his two fingers", "a man @"),
+    ("a boy holding up three of his fingers", "a boy @"),
+    ("a girl doing the 'ok' sign", "a girl @"),
+    ('a girl doing the "peace" sign', "a girl @"),
+    ("a man giving thumbs - up", "a man @"),
+    ("a woman making a sign of victory", "a woman @"),
+    ("a girl doing the shh sign", "a girl @"),
+    ("a man doing the vulcan salute", "a man @"),
+    ("a man giving an okay", "a man @"),
+    ("a woman with a raised hand", "a woman @"),
+    ("a woman with her palm facing the camera", "a woman @"),
+    ("a man showing his open hand", "a man @"),
+    ("a boy with his finger in the air", "a boy @"),
+    ("a man with his fingers spread", "a man @"),
+    ("a man making a time out", "a man @"),
+    ("a man making a phone call with his hand", "a man @"),
+    ("a woman holding his hand like a phone", "a woman @"),
+    ("two women with with a fist, with his hand up", "two women with @"),
+    ("a microwave in a kitchen", "a microwave in a kitchen @"),
+    ("a book on a table", "a book on a table @"),
+    ("a man making ok sign hand gesture in a room", "a man @ in a room"),
 ]
 
 
@@ -134,8 +182,21 @@ def test_the_table_is_varied():
         ("**a man in a red shirt @**", "quotes"),
         ("a man in a red shirt @ (I replaced the wrong gesture by the right one, as asked.)", "text of its own"),
         ("a man in a red shirt @\nI hope this helps!", "more than one line"),
-        ("a person @", "leaves out most"),
+        ("a person @", "leaves out much"),
+        ("a man in a blue shirt @", "leaves out much"),
         ("", "0 times"),
+        ('a man in a red shirt "@"', "quotes"),
+        ("a man in a red shirt **@** now", "quotes"),
+        ("a man in a red shirt <b>@</b>", "quotes"),
+        ("Modified sentence: a man in a red shirt @", "explanation"),
+        ("- a man in a red shirt @", "explanation"),
+        ("I'm sorry, a man in a red shirt @", "explanation"),
+        ("a man in a red shirt @s", "0 times"),
+        ("a man in a red shirt not @", "text of its own"),
+        ("a smiling old man in a red shirt @", "text of its own"),
+        ("a man in a red shirt @ with two fingers", "also names the gesture 'with two fingers'"),
+        ("a man in a red\u2028shirt @", "odd blanks"),
+        ("a man in a red shirt\r@", "odd blanks"),
     ],
 )
 def test_answers_are_checked(answer, wrong):
@@ -143,11 +204,21 @@ def test_answers_are_checked(answer, wrong):
     assert found == [] if wrong is None else wrong in "; ".join(found)
 
 
+def test_every_phrase_is_replaced_by_every_other():
+    for old in PHRASES.values():
+        for new in PHRASES.values():
+            caption = f"a man {old} in a room"
+            assert enrich_by_rule(caption, new) == f"a man {new} in a room"
+            assert problems(f"a man {new} in a room", caption, new) == []
+    assert enrich_by_rule("a microwave in a room", "wave") == "a microwave in a room wave"
+
+
 def test_share_kept_counts_content_words_without_gestures():
     caption = "a man in a red shirt giving the peace sign"  # man, red, shirt
-    assert share_kept(f"a man in a red shirt {PHRASE}", caption) == 1
-    assert share_kept(f"the MAN {PHRASE}", caption) == pytest.approx(1 / 3)
-    assert share_kept(PHRASE, "thumbs up") == 1
+    assert share_kept(f"a man in a red shirt {PHRASE}", caption, PHRASE) == 1
+    assert share_kept(f"the MAN {PHRASE}", caption, PHRASE) == pytest.approx(1 / 3)
+    assert share_kept(PHRASE, "thumbs up", PHRASE) == 1
+    assert share_kept(f"a dog {PHRASE}", "a hand holding a phone", PHRASE) == 0  # the phrase's own words don't count
 
 
 def test_the_prompt_is_the_released_one():
@@ -180,6 +251,9 @@ def test_enrich_by_rule_script(tmp_path, capsys):
     assert "already finished" in capsys.readouterr().out
     message = error_of(enrich.main, [*arguments, "--phrase", "calling hand gesture"], capsys)
     assert "exists already, made with other settings (phrase was" in message
+    with open(tmp_path / "call_BLIP2_modified.txt", "a") as file:
+        file.write("one line more\n")
+    assert "call_BLIP2_modified.txt: changed or lost since it was made" in error_of(enrich.main, arguments, capsys)
     write_captions(tmp_path, captions[:-1])
     assert f"lines was {len(TABLE)}, is now {len(TABLE) - 1}" in error_of(enrich.main, arguments, capsys)
     (tmp_path / "call_BLIP2_modified.json").unlink()
@@ -259,12 +333,15 @@ def test_enrich_through_a_server_that_fails_in_every_way(tmp_path, capsys, monke
                 return 429
             case 7 if len(messages) < 5:
                 return caption
+            case 8 if len(messages) == 1:
+                return f"{right} \ud83d"  # half a surrogate pair
         return right
 
     captions = [f"a man in room {number}" for number in range(12)]
     write_captions(tmp_path, captions)
     monkeypatch.setattr(enrich, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("HF_TOKEN", "hub secret")
     with Server(behave) as server:
         enrich.main(openai_arguments(tmp_path, server, "--model", "tiny", "--batch_size", "4"))
         requests = server.requests
@@ -291,6 +368,8 @@ def test_server_errors_keep_what_is_done(does, words, tmp_path, capsys, monkeypa
     captions = [f"a man in room {number}" for number in range(4)]
     write_captions(tmp_path, captions)
     monkeypatch.setattr(enrich, "FIRST_WAIT", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("HF_TOKEN", "hub secret")
 
     def behave(caption, *_):
         return does if caption.endswith("2") else enrich_by_rule(caption, PHRASE)
@@ -303,8 +382,10 @@ def test_server_errors_keep_what_is_done(does, words, tmp_path, capsys, monkeypa
         server.behave, asked = lambda caption, *_: enrich_by_rule(caption, PHRASE), len(server.requests)
         enrich.main(arguments)
         assert [caption for caption, *_ in server.requests[asked:]] == captions[2:]
+        assert {key for *_, key, _ in server.requests} == {"Bearer none"}  # never the hub's token
     assert enriched_lines(tmp_path) == [f"{caption} {PHRASE}" for caption in captions]
-    (tmp_path / "call_BLIP2_modified.txt").unlink()
+    for path in tmp_path.glob("call_BLIP2_modified*"):
+        path.unlink()
     assert "no answer after 5 attempts" in error_of(enrich.main, arguments, capsys)  # nobody listens any more
 
 
@@ -333,6 +414,10 @@ def test_enrich_mistakes(tmp_path, capsys):
     arguments[1] = "wave"
     message = error_of(enrich.main, arguments, capsys)
     assert "no phrase is known for the gesture 'wave'; pass --phrase (known: call, " in message
+    message = error_of(enrich.main, [*arguments[:-1], "openai", "--phrase", "x", "--api_base", "host:1/v1"], capsys)
+    assert "--api_base host:1/v1: an address begins with http:// or https://" in message
+    done = run_script("captioning/enrich.py", *arguments, "--phrase", "waving", launcher=TWO_PROCESSES)
+    assert done.returncode != 0 and "enrichment is one process's work" in done.stderr
     message = error_of(enrich.main, [*arguments[:-1], "transformers", "--phrase", "waving", "--model", "none"], capsys)
     assert "none: no such folder, and not a hub id" in message
 
@@ -349,6 +434,7 @@ def hagrid(tmp_path) -> Path:
     for number in range(60):
         name = f"{number * 7919 % 10007:05}"
         (source / "call" / f"{name}.jpg").write_bytes(f"photo {number}".encode())
+        (source / "call" / f"{name}.jpg").chmod(0o600)
         labels = ["peace"] if number % 10 == 0 else ["call", "no_gesture"]
         entries[name] = {"user_id": f"u{number % 20}", "labels": labels, "bboxes": [[0, 0, 1, 1]]}
     entries["unknown"] = {"user_id": "u0", "labels": ["call"], "bboxes": []}
@@ -377,10 +463,16 @@ def test_selection(hagrid, tmp_path, capsys):
     assert select(hagrid, tmp_path / "other", "--annotations", annotations, "--seed", "1")["train"] != train
     linked = select(hagrid, tmp_path / "linked", "--annotations", annotations, "--link")
     assert linked["train"] == train and (tmp_path / "linked" / "call" / train[0]).is_symlink()
+    assert (hagrid / "call" / train[0]).stat().st_mode & 0o777 == 0o600  # of a source that is not ours
 
     # Again: finished. A folder lost on the way: made again. Another choice: refused.
     select(hagrid, root, "--annotations", annotations)
     assert "already finished, 20 photos to train on, 15 to test on" in capsys.readouterr().out
+    (root / "call" / train[0]).rename(root / train[0])
+    with pytest.raises(SystemExit):
+        select(hagrid, root, "--annotations", annotations)
+    assert "call: not the 20 photos that call_selection.json lists" in capsys.readouterr().err
+    (root / train[0]).rename(root / "call" / train[0])
     shutil.rmtree(root / "call_test")
     select(hagrid, root, "--annotations", annotations)
     assert sorted(path.name for path in (root / "call_test").iterdir()) == test
@@ -391,6 +483,13 @@ def test_selection(hagrid, tmp_path, capsys):
 
 EXPECTED_TRAIN = ["00356.jpg", "01501.jpg", "01578.jpg", "01934.jpg"]
 EXPECTED_TEST = ["00789.jpg", "01068.jpg", "01145.jpg", "02444.jpg"]
+
+
+def test_people_with_many_photos_find_their_side():
+    people = {"a": "A", "b": "B", **{f"c{number}": "C" for number in range(10)}}
+    for seed in range(10):
+        train, test = select_images.choose(people, 2, 5, seed)
+        assert train == ["a", "b"] and {people[name] for name in test} == {"C"}
 
 
 def test_selection_killed_while_copying(hagrid, tmp_path):
@@ -414,7 +513,7 @@ def test_selection_mistakes(hagrid, tmp_path, capsys):
         return error_of(select_images.main, options, capsys)
 
     message = error()
-    assert "60 photos of 60 people give 60 to train on and 0 others to test on; asked for 1000 and 1000" in message
+    assert "60 photos of 60 people can't give 1000 to train on and 1000 of others to test on; lower --num" in message
     assert "none.json: no such file" in error("--annotations", tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"00000": {"user": 1}}')
     assert "bad.json: not HaGRID's JSON" in error("--annotations", tmp_path / "bad.json")
@@ -478,6 +577,12 @@ def test_captions_in_the_order_of_file_names(script, name, photos, models, capsy
     assert "already finished, 11 captions" in capsys.readouterr().out
     message = error_of(script.main, [*arguments, "--limit", "3"], capsys)
     assert "exists already, made with other settings (photos was 11, is now 3" in message
+    (photos / f"call_{name}_file_name.txt").unlink()
+    assert "_file_name.txt: changed or lost since it was made" in error_of(script.main, arguments, capsys)
+    for path in photos.glob("call_*"):
+        path.unlink()
+    (photos / f"call_{name}_file_name.txt").write_text("my own list\n")
+    assert "_file_name.txt: exists already, made otherwise" in error_of(script.main, arguments, capsys)
 
 
 def test_paligemma_sees_the_released_prompt(models):
@@ -544,6 +649,14 @@ def test_captioner_mistakes(photos, models, capsys, monkeypatch):
     message = "nobody/nothing: no such folder here, and the hub has it not or can't be reached"
     assert message in done.stderr and "pass the folder of a downloaded model as --model" in done.stderr
     assert "can't load" in error(models / "clip")
+    message = error_of(
+        blip2.main, ["--gesture", "call", "--data_root", photos, "--model", models / "paligemma"], capsys
+    )
+    assert "paligemma: no Blip2ForConditionalGeneration, " in message or "can't load Blip2" in message
+    shutil.copytree(models / "vitgpt2", photos / "half")
+    tensors = load_file(photos / "half" / "model.safetensors")
+    save_file({k: v for k, v in tensors.items() if "encoder" not in k}, photos / "half" / "model.safetensors")
+    assert "tensors it lacks" in error(photos / "half")
     (photos / "call" / "5.png").write_bytes(b"nothing")
     message = error(models / "vitgpt2", "--batch_size", 2)
     assert "5.png: not a readable image" in message and "captions so far are kept" in message
@@ -591,6 +704,9 @@ def test_dataset_evaluate_is_the_released_computation(photos, models, tmp_path, 
     dataset_evaluate.main([*arguments, "--limit", "5"])
     assert json.loads((tmp_path / "result.json").read_text())["captions"] == 5
 
+    (tmp_path / "captions.json").write_text(json.dumps({"settings": {"phrase": "another hand and another"}}))
+    dataset_evaluate.main(arguments)
+    assert "Captions with 'another hand and another': 9.1% of 11" in capsys.readouterr().out
     (tmp_path / "names.txt").write_text("\n".join([*names[:-1], "gone.png"]))
     assert "names.txt: line 11: no photo " in error_of(dataset_evaluate.main, arguments, capsys)
 
