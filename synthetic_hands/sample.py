@@ -62,7 +62,7 @@ def draw_sample(
         sign * pose.roll + rng.normal(0, 9), pose.pitch + rng.normal(0, 8), sign * pose.yaw + rng.normal(0, 10)
     )
     points, dorsal, palm = points @ mirror @ turn.T, dorsal @ mirror @ turn.T, turn[:, 2]
-    half_height = rng.uniform(1.75, 2.3)
+    half_height = rng.uniform(1.7, 2.1)
     points[:, :2] += rng.normal(0, 0.1, 2) - (points[:21, :2].max(axis=0) + points[:21, :2].min(axis=0)) / 2
 
     capsules = capsules_of(torch.tensor(points, dtype=torch.float32, device=device), rng.uniform(0.94, 1.12))

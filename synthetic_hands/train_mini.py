@@ -1,0 +1,346 @@
+"""Train the miniature Stable Diffusion from scratch on synthetic hands of all gestures, with captions that name none.
+
+The real classes (CLIP text model and tokenizer, AutoencoderKL, UNet2DConditionModel, DDIM) at 64x64 pixels. Like the
+real base model it draws hands, but not the gesture that is asked for. A killed run goes on where it was.
+
+Example:
+  python -m synthetic_hands.train_mini --output_dir results/mini
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hand1000.cli import UserError, argument_parser, command_line, cpu_count, positive_int, say, seed_int
+from hand1000.files import atomic_file, atomic_folder, check_writable, progress
+from hand1000.run_folder import differing_settings
+
+SIZE, FACTOR = 64, 4  # pixels a side; pixels of a latent's side
+LATENT_CHANNELS = 8  # four smear the fingers
+VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
+HAND_WEIGHT = 4  # of a pixel of the hand in the autoencoder's loss; of another: 1
+KL_WEIGHT = 1e-6
+CAPTION_DROPOUT = 0.1
+SAVE_EVERY = 250  # steps
+
+
+@command_line
+def main(argv=None) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the model and the unfinished run")
+    parser.add_argument("--num", type=positive_int, default=500, help="pictures of each of the 18 gestures")
+    parser.add_argument("--autoencoder_steps", type=positive_int, default=8000, help="steps of 16 pictures")
+    parser.add_argument("--unet_steps", type=positive_int, default=20000, help="steps of 32 pictures")
+    parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
+    args = parser.parse_args(argv)
+    check_writable(args.output_dir)
+    settings = {name: getattr(args, name) for name in "num autoencoder_steps unet_steps seed".split()}
+    begin(args.output_dir / "settings.json", settings)
+
+    import torch
+    from accelerate import PartialState
+
+    device = PartialState().device
+    torch.manual_seed(args.seed)
+    data = training_data(args.output_dir / "data.npz", args.num, args.seed)
+    vae = train_autoencoder(args.output_dir, data, args.autoencoder_steps, args.seed, device)
+    tokenizer = caption_tokenizer(data["captions"].tolist())
+    latents = encode(vae, data["pictures"], device)
+    text_encoder, unet = train_unet(
+        args.output_dir, latents, vae, data["captions"].tolist(), tokenizer, args.unet_steps, args.seed, device
+    )
+    with atomic_folder(args.output_dir / "model") as folder:
+        pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
+    say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
+
+
+def begin(record: Path, settings: dict) -> None:
+    """Note the run's settings; raises UserError where another run was begun."""
+    if record.is_file():
+        made = json.loads(record.read_text())
+        if made != settings:
+            raise UserError(f"{record}: begun with other settings ({differing_settings(made, settings)})")
+    with atomic_file(record) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+# Data
+
+
+def training_data(path: Path, num: int, seed: int) -> dict[str, np.ndarray]:
+    """`pictures` (N, 64, 64, 3) and `masks` (N, 64, 64) uint8, `captions` and `gestures`; drawn once."""
+    from synthetic_hands.hand import POSES
+    from synthetic_hands.make_dataset import drawn
+
+    if not path.is_file():
+        jobs = [(gesture, [seed, 2**30 + number]) for number in range(num) for gesture in POSES]
+        pictures, masks, captions = zip(*drawn(draw, jobs, SIZE, cpu_count()))
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            arrays = {"pictures": np.stack(pictures), "masks": np.stack(masks), "captions": np.array(captions)}
+            np.savez(file, **arrays, gestures=np.array([gesture for gesture, _ in jobs]))
+    with np.load(path) as file:
+        return dict(file)
+
+
+def draw(gesture: str, seed: list[int], *, size: int) -> tuple[np.ndarray, np.ndarray, str]:
+    from synthetic_hands.sample import draw_sample
+
+    sample = draw_sample(gesture, seed, size=size)
+    return sample.rgb, sample.mask, sample.caption
+
+
+def batches(count: int, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
+    """Endless random index batches, from step `start` on: the same ones whenever a run is resumed."""
+    step = start
+    while True:
+        yield np.random.default_rng([seed, step]).integers(count, size=size)
+        step += 1
+
+
+# Autoencoder
+
+
+def tiny_vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        sample_size=SIZE,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+
+
+def train_autoencoder(folder: Path, data: dict[str, np.ndarray], steps: int, seed: int, device):
+    """An AutoencoderKL whose loss weighs the hand and its edges; its scaling factor makes latents of unit variance."""
+    import torch
+
+    vae = tiny_vae().to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=0)
+    start = restore(folder / "autoencoder.pt", vae, optimiser)
+    pictures, weights = torch.from_numpy(data["pictures"]), 1 + (HAND_WEIGHT - 1) * torch.from_numpy(data["masks"])
+    bar = progress(batches(len(pictures), 16, seed, start), total=steps, initial=start, desc="Autoencoder", unit="step")
+    for step, rows in enumerate(bar, start=start):
+        if step >= steps:
+            break
+        set_rate(optimiser, 1e-3, step, steps)
+        torch.manual_seed(seed * 1_000_003 + step)  # of the posterior's sample: the same after a kill
+        x = (pictures[rows].to(device).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        weight = weights[rows].to(device)[:, None].float()
+        posterior = vae.encode(x).latent_dist
+        loss = picture_loss(vae.decode(posterior.sample()).sample, x, weight) + KL_WEIGHT * posterior.kl().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            store(folder / "autoencoder.pt", vae, optimiser, step + 1)
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    vae.eval().requires_grad_(False)
+    sample = encode(vae, data["pictures"][:512], device, scaled=False)
+    vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 5))
+    return vae
+
+
+def picture_loss(made, real, weight):
+    """Weighed L1 distance of pictures and of their edges at three scales, which keeps fingers apart."""
+    import torch.nn.functional as F
+
+    loss = 0
+    for _ in range(3):
+        difference = made - real
+        edges = (difference.diff(dim=-1).abs() * weight[..., 1:]).mean()
+        edges = edges + (difference.diff(dim=-2).abs() * weight[..., 1:, :]).mean()
+        loss = loss + (difference.abs() * weight).mean() + edges
+        made, real, weight = (F.avg_pool2d(tensor, 2) for tensor in (made, real, weight))
+    return loss
+
+
+def encode(vae, pictures: np.ndarray, device, *, scaled: bool = True):
+    """Means of the posteriors (N, 8, 16, 16), times the scaling factor if `scaled`."""
+    import torch
+
+    factor = vae.config.scaling_factor if scaled else 1
+    made = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), 64):
+            x = torch.from_numpy(pictures[start : start + 64]).to(device).permute(0, 3, 1, 2) / 127.5 - 1
+            made.append(vae.encode(x).latent_dist.mean.cpu() * factor)
+    return torch.cat(made)
+
+
+# Text and UNet
+
+
+def caption_tokenizer(captions: list[str]):
+    """A CLIP tokenizer whose merges come from the captions; other words fall into their bytes."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    model = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    model.train_from_iterator(sorted(set(captions)), trainer)
+    merges = [tuple(merge) for merge in json.loads(model.to_str())["model"]["merges"]]
+    characters = sorted(alphabet)
+    tokens = [*characters, *(f"{character}</w>" for character in characters), *("".join(merge) for merge in merges)]
+    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer({token: number for number, token in enumerate(tokens)}, merges, model_max_length=77)
+
+
+def tiny_text_encoder(tokenizer):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=96,
+            intermediate_size=192,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            projection_dim=96,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def tiny_unet():
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=SIZE // FACTOR,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=96,
+        attention_head_dim=4,
+    )
+
+
+def noise_scheduler():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps: int, seed: int, device):
+    """UNet and text encoder together, under the denoising loss; a tenth of the captions are empty, for guidance.
+
+    Returns the averages of the weights over the last steps (EMA), which draw better than the last ones.
+    """
+    import torch
+    from diffusers.training_utils import EMAModel
+
+    class Both(torch.nn.Module):  # one set of parameters for the optimiser, the average and the file
+        def __init__(self):
+            super().__init__()
+            self.text_encoder, self.unet = tiny_text_encoder(tokenizer), tiny_unet()
+
+    torch.manual_seed(seed)
+    model = Both().to(device)
+    average = EMAModel(model.parameters(), decay=0.999)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
+    start = restore(folder / "unet.pt", model, optimiser, average)
+    scheduler = noise_scheduler()
+    texts = sorted(set(captions)) + [""]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+    of = torch.tensor([texts.index(caption) for caption in captions])
+    bar = progress(batches(len(latents), 32, seed + 1, start), total=steps, initial=start, desc="UNet", unit="step")
+    for step, rows in enumerate(bar, start=start):
+        if step >= steps:
+            break
+        set_rate(optimiser, 4e-4, step, steps)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(1000, (len(rows),), generator=generator)
+        empty = torch.rand(len(rows), generator=generator) < CAPTION_DROPOUT
+        which = torch.where(empty, len(texts) - 1, of[rows])
+        noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
+        used, back = which.unique(return_inverse=True)
+        embeds = model.text_encoder(tokens[used.to(device)]).last_hidden_state[back.to(device)]
+        noise_pred = model.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
+        loss = torch.nn.functional.mse_loss(noise_pred, noise.to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.step(model.parameters())
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            store(folder / "unet.pt", model, optimiser, step + 1, average)
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    average.copy_to(model.parameters())
+    return model.text_encoder.eval(), model.unet.eval()
+
+
+def pipeline(vae, tokenizer, text_encoder, unet):
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=noise_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+# Going on after a kill
+
+
+def set_rate(optimiser, highest: float, step: int, steps: int) -> None:
+    """Warm up over 200 steps, then a cosine down to a twentieth."""
+    warm = min(1, (step + 1) / 200)
+    for group in optimiser.param_groups:
+        group["lr"] = highest * warm * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def store(path: Path, model, optimiser, step: int, average=None) -> None:
+    import torch
+
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    with atomic_file(path) as temporary:
+        torch.save({**state, **({"average": average.state_dict()} if average else {})}, temporary)
+
+
+def restore(path: Path, model, optimiser, average=None) -> int:
+    """The step to go on from."""
+    import torch
+
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    if average:
+        average.load_state_dict(state["average"])
+    return state["step"]
+
+
+if __name__ == "__main__":
+    main()
