@@ -158,9 +158,7 @@ def begin(record: Path, selection: dict, targets: Sequence[Path]) -> None:
             raise UserError(f"{record}: damaged; delete it and the folders it describes") from None
         if made != selection:
             reason = differing_settings(made.get("settings", {}), selection["settings"]) or "the source has changed"
-            raise UserError(
-                f"{record}: another choice was made here ({reason}); delete it and its folders, or keep both"
-            )
+            raise UserError(f"{record}: another choice was made here ({reason}); choose another --data_root")
         return
     for target in targets:
         if target.exists():

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
@@ -205,6 +206,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hold(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file during the block on the main process, making its folder; a killed process holds nothing.
+
+    Raises:
+        UserError: `taken`, where another process holds it.
+    """
+    if not is_main_process():
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(lock)
+    try:
+        file_lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(taken) from None
+    try:
+        yield
+    finally:
+        file_lock.release()
 
 
 def give_default_permissions(path: Path) -> None:

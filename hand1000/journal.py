@@ -8,14 +8,12 @@ call_BLIP2.json             the settings it was made with
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from hand1000.cli import UserError, is_main_process
-from hand1000.files import atomic_file
+from hand1000.cli import UserError
+from hand1000.files import atomic_file, hold
 from hand1000.run_folder import differing_settings
 
 
@@ -110,27 +108,9 @@ def finish(output: Path, settings: dict[str, Any], lists: dict[Path, Sequence[st
     journal_path(output).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Hold a list during the block on the main process; a killed process holds nothing.
-
-    Raises:
-        UserError: another run is making it.
-    """
-    if not is_main_process():
-        yield
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(f".{output.stem}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{output}: another run is making it") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a list; raises UserError where another run is making it."""
+    return hold(output.with_name(f".{output.stem}.lock"), f"{output}: another run is making it")
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -13,15 +13,12 @@ import csv
 import json
 import platform
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from hand1000.cli import UserError, is_main_process
-from hand1000.files import atomic_file
+from hand1000.cli import UserError
+from hand1000.files import atomic_file, hold
 
 RECORD = "hand1000.json"
 UNFINISHED, FINISHED = "unfinished", "finished"
@@ -118,26 +115,9 @@ def check_checkpoint(checkpoint: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{checkpoint}: belongs to a run of other settings ({different})")
 
 
-@contextlib.contextmanager
-def locked(run_folder: Path) -> Iterator[None]:
-    """Make the run folder and hold it during the block on the main process; a killed process holds nothing.
-
-    Raises:
-        UserError: another training is writing there.
-    """
-    if not is_main_process():
-        yield
-        return
-    run_folder.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(run_folder / ".lock")
-    try:
-        file_lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{run_folder}: another training is under way there; choose another --output_dir") from None
-    try:
-        yield
-    finally:
-        file_lock.release()
+def locked(run_folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Make the run folder and hold it; raises UserError where another training is writing there."""
+    return hold(run_folder / ".lock", f"{run_folder}: another training is under way there; choose another --output_dir")
 
 
 def remove_old_checkpoints(run_folder: Path, keep: int) -> None:

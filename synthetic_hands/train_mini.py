@@ -52,6 +52,8 @@ def main(argv=None) -> None:
     text_encoder, unet = train_unet(
         args.output_dir, latents, vae, data["captions"].tolist(), tokenizer, args.unet_steps, args.seed, device
     )
+    from synthetic_hands.tiny_model import pipeline
+
     with atomic_folder(args.output_dir / "model") as folder:
         pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
@@ -232,19 +234,6 @@ def tiny_unet():
     )
 
 
-def noise_scheduler():
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
 def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps: int, seed: int, device):
     """UNet and text encoder together, under the denoising loss; a tenth of the captions are empty, for guidance.
 
@@ -252,6 +241,8 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
     """
     import torch
     from diffusers.training_utils import EMAModel
+
+    from synthetic_hands.tiny_model import noise_scheduler
 
     class Both(torch.nn.Module):  # one set of parameters for the optimiser, the average and the file
         def __init__(self):
@@ -293,21 +284,6 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
     return model.text_encoder.eval(), model.unet.eval()
-
-
-def pipeline(vae, tokenizer, text_encoder, unet):
-    from diffusers import StableDiffusionPipeline
-
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=noise_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
 
 
 # Going on after a kill
