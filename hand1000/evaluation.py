@@ -1,9 +1,13 @@
-"""What `cal_fid.py` and `cal_kid.py` share: their options, what they check and print, and their JSON."""
+"""What the metric scripts and `reproduce.py` share: options, what they check and print, all scores of a folder."""
 
 import argparse
+import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from hand1000.cli import (
     UserError,
@@ -17,7 +21,18 @@ from hand1000.cli import (
     say,
     seed_int,
 )
-from hand1000.files import atomic_file, check_writable
+from hand1000.files import atomic_file, check_writable, list_photos, map_photos, progress
+from hand1000.fingers import GESTURE_FINGERS, shows_gesture
+from hand1000.hands import detect_hands
+from hand1000.metrics import (
+    fid,
+    fid_interval,
+    hand_confidence,
+    hand_confidence_interval,
+    kid,
+    kid_interval,
+    share_interval,
+)
 
 if TYPE_CHECKING:
     from hand1000.features import Features
@@ -55,6 +70,13 @@ def metric_parser(docstring: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="also write the result and all that it depends on to this file")
     return parser
+
+
+def hands_of_photo(photo: Image.Image, *, gesture: str | None) -> tuple[list[float], int, bool | None]:
+    """Handedness scores at detection confidence 0; at 0.5 the number of hands, and whether one shows the gesture."""
+    scores = [hand.score for hand in detect_hands(photo, max_num_hands=2, min_detection_confidence=0.0)]
+    hands = detect_hands(photo, max_num_hands=2, min_detection_confidence=0.5)
+    return scores, len(hands), shows_gesture(hands, gesture, photo.size) if gesture else None
 
 
 def resamples(text: str) -> int:
@@ -132,3 +154,80 @@ def write_json(path: Path, content: dict) -> None:
     """Write atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+# All metrics of one folder
+
+
+class Score(NamedTuple):
+    """A metric and its 95 % interval; NaN where it can't be had."""
+
+    value: float
+    low: float
+    high: float
+
+
+NO_SCORE = Score(*[float("nan")] * 3)
+METRICS = {"FID": -1, "KID": -1, "FID-H": -1, "KID-H": -1, "HAND-CONF": 1, "hand found": 1, "gesture accuracy": 1}
+"""Every metric, and 1 where more is better, -1 where less is."""
+
+
+def all_scores(
+    real: Path, fake: Path, *, gesture: str, resamples: int, seed: int, num_workers: int, cache: Path, **features
+) -> dict[str, Score]:
+    """Every metric of `METRICS` for a folder of generated pictures.
+
+    Args:
+        real: photos of the gesture that training did not see.
+        gesture: for the gesture accuracy, which is left out where the gesture's fingers are not known.
+        cache: folder for the real photos' features; the caller sees to it that they belong to `real`.
+        features: further options of `hand1000.features.features_of_both`.
+    """
+    from hand1000.features import features_of_both, save_features
+
+    scores, protocol = {}, features.get("protocol", "released")
+    for suffix, hands in (("", False), ("-H", True)):
+        saved = cache / f"real{suffix}.npz"
+        try:
+            source = saved if saved.is_file() else real
+            sides = features_of_both(source, fake, hands=hands, num_workers=num_workers, **features)
+        except UserError as error:
+            if not hands:
+                raise
+            say(f"FID-H and KID-H left out: {error}")
+            scores |= {"FID-H": NO_SCORE, "KID-H": NO_SCORE}
+            continue
+        if source == real:
+            save_features(saved, sides[0])
+        x, y = (side.features for side in sides)
+        value, (mean, _) = fid(x, y), kid(x, y, protocol=protocol, seed=seed)
+        intervals = [(float("nan"),) * 2] * 2
+        if min(len(x), len(y)) >= 10:
+            options = {"resamples": resamples, "seed": seed}
+            intervals = [fid_interval(x, y, **options), kid_interval(x, y, mean, protocol=protocol, **options)]
+        scores |= {f"FID{suffix}": Score(value, *intervals[0]), f"KID{suffix}": Score(mean, *intervals[1])}
+    return scores | hand_scores(fake, gesture=gesture, resamples=resamples, seed=seed, num_workers=num_workers)
+
+
+def hand_scores(folder: Path, *, gesture: str, resamples: int, seed: int, num_workers: int) -> dict[str, Score]:
+    """HAND-CONF, the share of pictures with a hand, and the gesture accuracy.
+
+    Raises:
+        UserError: an unreadable picture.
+    """
+    gesture = gesture if gesture in GESTURE_FINGERS else None
+    photos, rows = list_photos(folder), []
+    results = map_photos(functools.partial(hands_of_photo, gesture=gesture), photos, num_workers=max(1, num_workers))
+    for result in progress(results, total=len(photos), desc="Finding hands", unit="image"):
+        if isinstance(result, UserError):
+            raise result
+        rows.append(result)
+    options = {"resamples": resamples, "seed": seed}
+    confidences = [row[0] for row in rows]
+    confidence = NO_SCORE
+    if any(confidences):
+        confidence = Score(hand_confidence(confidences)[0], *hand_confidence_interval(confidences, **options))
+    shares = {"hand found": [row[1] > 0 for row in rows]}
+    shares |= {"gesture accuracy": [row[2] for row in rows]} if gesture else {}
+    made = {name: Score(float(np.mean(hits)), *share_interval(hits, **options)) for name, hits in shares.items()}
+    return {"HAND-CONF": confidence, "gesture accuracy": NO_SCORE, **made}

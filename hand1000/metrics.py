@@ -197,6 +197,13 @@ def hand_confidence_interval(
     return float(low), float(high)
 
 
+def share_interval(hits: Sequence[bool], *, resamples: int, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the share of pictures that have something."""
+    draws = np.random.default_rng(seed).binomial(len(hits), np.mean(hits), size=resamples) / len(hits)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def _square_factor(factor: np.ndarray) -> np.ndarray:
     """A (D, D) factor of the same covariance as one of more rows."""
     eigenvalues, vectors = np.linalg.eigh(factor.T @ factor)

@@ -40,13 +40,21 @@ def check_convertible(pipe: StableDiffusionPipeline) -> None:
 
 def save_single_file(pipe: StableDiffusionPipeline, path: Path) -> None:
     """Write all weights to one safetensors file under CompVis's names, atomically."""
-    state_dict = {
+    with atomic_file(path) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in compvis_tensors(pipe).items()}, temporary)
+
+
+def compvis_tensors(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """All weights under CompVis's names.
+
+    Raises:
+        UserError: a tensor that Stable Diffusion 1.x does not have.
+    """
+    return {
         **{f"model.diffusion_model.{unet_name(k, pipe.unet.config)}": v for k, v in pipe.unet.state_dict().items()},
         **{f"first_stage_model.{vae_name(k, pipe.vae.config)}": v for k, v in vae_tensors(pipe.vae).items()},
         **{f"cond_stage_model.transformer.{text_name(k)}": v for k, v in pipe.text_encoder.state_dict().items()},
     }
-    with atomic_file(path) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state_dict.items()}, temporary)
 
 
 def unet_name(name: str, config) -> str:

@@ -69,27 +69,25 @@ def draw_sample(
     hit = trace(capsules, large, half_height)
     skin, sleeve, wall = rng.random(), *(rng.choice(list(colours)) for colours in (SLEEVES, WALLS))
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(0.1, 0.8), rng.uniform(0.6, 1.0)])
-    openness = _openness(hit, capsules)
+    openness = openness_of(hit, capsules)
     hit = Hit(*(tensor.cpu() for tensor in hit))
     texture = rng.choice(TEXTURES)
     rgb = _wall(wall, texture, large, rng)
     colours = _surface(hit, skin, SLEEVES[sleeve], palm, dorsal, rng)
     rgb[hit.mask] = (colours * _shading(hit, light, openness)[..., None])[hit.mask.numpy()]
     rgb += rng.normal(0, 4, rgb.shape)
-    arm = points[ARM_END] - points[0]
-    is_hand = hit.mask & torch.from_numpy((hit.point.numpy() - points[0]) @ arm / np.linalg.norm(arm) < WRIST_LENGTH)
-    front = np.array([0.0, 0.2, 1.0])
-    mesh = (255 * MESH_GREY * _shading(hit, front, openness) * is_hand.numpy())[..., None].repeat(3, axis=-1)
+    shade, is_hand = mesh_shading(hit, points, openness)
+    mesh = (255 * shade)[..., None].repeat(3, axis=-1)
 
-    mask = _average(is_hand.numpy()[..., None].astype(float), supersample)[..., 0] >= 0.5
+    mask = average(is_hand[..., None].astype(float), supersample)[..., 0] >= 0.5
     rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
     scale = size / 2 / half_height
     joints = points[:21]
     skin_name = list(SKINS)[min(int(skin * len(SKINS)), len(SKINS) - 1)]
     pattern = "" if texture == "plain" else f"{texture} "
     return Sample(
-        rgb=_average(rgb, supersample).clip(0, 255).astype(np.uint8),
-        mesh=_average(mesh, supersample).clip(0, 255).astype(np.uint8),
+        rgb=average(rgb, supersample).clip(0, 255).astype(np.uint8),
+        mesh=average(mesh, supersample).clip(0, 255).astype(np.uint8),
         mask=mask,
         depth=hit.point[supersample // 2 :: supersample, supersample // 2 :: supersample, 2].numpy(),
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
@@ -99,6 +97,17 @@ def draw_sample(
         gesture=gesture,
         caption=f"a {skin_name} hand with a {sleeve} sleeve in front of a {pattern}{wall} wall",
     )
+
+
+def mesh_shading(hit: Hit, points: np.ndarray, openness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh image's brightness (S, S), 0 to 1, and its mask: the hand without forearm and sleeve, lit from the front.
+
+    `points` (25, 3) are those that the hit's capsules stand on.
+    """
+    arm = points[ARM_END] - points[0]
+    below_wrist = (hit.point.numpy() - points[0]) @ arm / np.linalg.norm(arm)
+    is_hand = hit.mask.numpy() & (below_wrist < WRIST_LENGTH)
+    return MESH_GREY * _shading(hit, np.array([0.0, 0.2, 1.0]), openness) * is_hand, is_hand
 
 
 # Colours
@@ -140,7 +149,7 @@ def _shading(hit: Hit, light: np.ndarray, openness: np.ndarray) -> np.ndarray:
     return (0.36 + 0.62 * ((towards + 0.25) / 1.25).clip(0, 1)) * (0.5 + 0.5 * openness) + 0.10 * gloss
 
 
-def _openness(hit: Hit, capsules) -> np.ndarray:
+def openness_of(hit: Hit, capsules) -> np.ndarray:
     """(S, S) 0 to 1: how free the space in front of each point is."""
     free = torch.zeros_like(hit.along)
     points, normals = hit.point[hit.mask], hit.normal[hit.mask]
@@ -162,7 +171,7 @@ def _wall(name: str, texture: str, size: int, rng) -> np.ndarray:
     return np.array(WALLS[name], dtype=float) * brightness[..., None]
 
 
-def _average(picture: np.ndarray, times: int) -> np.ndarray:
+def average(picture: np.ndarray, times: int) -> np.ndarray:
     """(S, S, C) from (S * times, S * times, C): the mean of each square."""
     size = len(picture) // times
     return picture.reshape(size, times, size, times, -1).mean(axis=(1, 3))

@@ -24,6 +24,7 @@ VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
 HAND_WEIGHT = 4  # of a pixel of the hand in the autoencoder's loss; of another: 1
 KL_WEIGHT = 1e-6
 CAPTION_DROPOUT = 0.1
+LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 SAVE_EVERY = 250  # steps
 
 
@@ -31,9 +32,9 @@ SAVE_EVERY = 250  # steps
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the model and the unfinished run")
-    parser.add_argument("--num", type=positive_int, default=500, help="pictures of each of the 18 gestures")
+    parser.add_argument("--num", type=positive_int, default=450, help="pictures of each of the 18 gestures")
     parser.add_argument("--autoencoder_steps", type=positive_int, default=8000, help="steps of 16 pictures")
-    parser.add_argument("--unet_steps", type=positive_int, default=20000, help="steps of 32 pictures")
+    parser.add_argument("--unet_steps", type=positive_int, default=8000, help="steps of 32 pictures")
     parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
     args = parser.parse_args(argv)
     check_writable(args.output_dir)
@@ -235,7 +236,7 @@ def tiny_unet():
 
 
 def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps: int, seed: int, device):
-    """UNet and text encoder together, under the denoising loss; a tenth of the captions are empty, for guidance.
+    """UNet and text encoder together, under the denoising loss.
 
     Returns the averages of the weights over the last steps (EMA), which draw better than the last ones.
     """
@@ -255,9 +256,6 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
     start = restore(folder / "unet.pt", model, optimiser, average)
     scheduler = noise_scheduler()
-    texts = sorted(set(captions)) + [""]
-    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-    of = torch.tensor([texts.index(caption) for caption in captions])
     bar = progress(batches(len(latents), 32, seed + 1, start), total=steps, initial=start, desc="UNet", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
@@ -267,11 +265,10 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
-        empty = torch.rand(len(rows), generator=generator) < CAPTION_DROPOUT
-        which = torch.where(empty, len(texts) - 1, of[rows])
+        texts = [training_text(captions[row], [seed, step, place]) for place, row in enumerate(rows)]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
-        used, back = which.unique(return_inverse=True)
-        embeds = model.text_encoder(tokens[used.to(device)]).last_hidden_state[back.to(device)]
+        embeds = model.text_encoder(tokens).last_hidden_state
         noise_pred = model.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
         loss = torch.nn.functional.mse_loss(noise_pred, noise.to(device))
         optimiser.zero_grad()
@@ -284,6 +281,19 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
     return model.text_encoder.eval(), model.unet.eval()
+
+
+def training_text(caption: str, seed: list[int]) -> str:
+    """The caption, or nothing (a tenth, for guidance); after half of the captions words without a meaning.
+
+    So the model learns, as a large one does, that words it does not know leave the others as they are. A gesture's
+    name is such words.
+    """
+    rng = np.random.default_rng(seed)
+    if rng.random() < CAPTION_DROPOUT:
+        return ""
+    words = ["".join(rng.choice(LETTERS, rng.integers(2, 9))) for _ in range(rng.integers(1, 6) * (rng.random() < 0.5))]
+    return " ".join([caption, *words])
 
 
 # Going on after a kill

@@ -1,0 +1,134 @@
+"""Weights in and out: our folder (a diffusers ControlNet), the released single file, checkpoints of a training run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, StableDiffusionPipeline
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+from safetensors.torch import load_file, save_file
+
+from attentionhand.visual_attention import new_stage
+from hand1000.cli import UserError, reason_of
+from hand1000.files import atomic_file
+from hand1000.single_file import compvis_tensors, unet_name
+from hand1000.unpickling import load_pickle
+
+PREFIX = "VAS."  # of the ControlNet's tensors in a released file; others call them control_model.
+STAGE_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "controlnet_mid_block": "middle_block_out.0",
+    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+}
+
+
+def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
+    """A visual attention stage that fits `pipe`: from our run folder, a diffusers folder, or a released file.
+
+    Raises:
+        UserError: nothing loadable there, tensors missing, or a stage for another base model (names the keys).
+    """
+    stage = new_stage(pipe.unet, pipe.vae)
+    if path.is_dir():
+        try:
+            tensors = ControlNetModel.from_pretrained(path).state_dict()
+        except Exception as error:  # diffusers, safetensors and json each raise their own
+            raise UserError(f"{path}: can't load a ControlNet from there ({reason_of(error)})") from None
+    elif path.is_file():
+        tensors = stage_tensors(read_single_file(path), stage, path)
+    else:
+        raise UserError(f"{path}: no such file or folder")
+    wanted = {name: tensor.shape for name, tensor in stage.state_dict().items()}
+    missing = [name for name in wanted if tensors.get(name) is None]
+    misfits = [name for name in wanted if name not in missing and tensors[name].shape != wanted[name]]
+    if missing or misfits:
+        name = (missing or misfits)[0]
+        problem = f"lacks {len(missing)} tensors" if missing else f"has {len(misfits)} tensors of another size"
+        raise UserError(f"{path}: belongs to another base model: {problem}, the first is {name}")
+    stage.load_state_dict({name: tensors[name] for name in wanted})
+    return stage
+
+
+def read_single_file(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a `.ckpt` or `.safetensors` file."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise UserError(f"{path}: not a safetensors file ({reason_of(error)})") from None
+    content = load_pickle(path)
+    return content.get("state_dict", content)
+
+
+def stage_tensors(tensors: dict[str, torch.Tensor], stage: ControlNetModel, path: Path) -> dict[str, torch.Tensor]:
+    """The ControlNet of a released file under diffusers' names, by diffusers' own converter."""
+    prefix = next((p for p in (PREFIX, "control_model.") if any(name.startswith(p) for name in tensors)), None)
+    if not prefix:
+        raise UserError(f"{path}: holds no tensors of a visual attention stage (their names begin with {PREFIX})")
+    own = {f"control_model.{name[len(prefix) :]}": value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        return convert_controlnet_checkpoint(own, stage.config)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{path}: its visual attention stage is of another kind ({reason_of(error)})") from None
+
+
+def stage_name(name: str, config) -> str:
+    """The released name, after `VAS.`, of a diffusers ControlNet tensor."""
+    module, _, rest = name.rpartition(".")
+    parts = name.split(".")
+    blocks = 2 * (len(config.conditioning_embedding_out_channels) - 1)
+    if module in STAGE_ENDS:
+        return f"{STAGE_ENDS[module]}.{rest}"
+    if parts[0] == "controlnet_down_blocks":
+        return f"zero_convs.{parts[1]}.0.{rest}"
+    if module == "controlnet_cond_embedding.conv_out":
+        return f"input_hint_block.{2 * blocks + 2}.{rest}"
+    if parts[0] == "controlnet_cond_embedding":
+        return f"input_hint_block.{2 * int(parts[2]) + 2}.{rest}"
+    return unet_name(name, config)
+
+
+def save_single_file(pipe: StableDiffusionPipeline, stage: ControlNetModel, path: Path) -> None:
+    """Everything in one file with the released names: `VAS.*` beside Stable Diffusion's, atomically.
+
+    `.ckpt` is what the released code reads; `.safetensors` is safer.
+
+    Raises:
+        UserError: the base model is not of Stable Diffusion 1's kind.
+    """
+    tensors = compvis_tensors(pipe)
+    tensors |= {f"{PREFIX}{stage_name(name, stage.config)}": value for name, value in stage.state_dict().items()}
+    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    with atomic_file(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file(tensors, temporary)
+        else:
+            torch.save({"state_dict": tensors}, temporary)
+
+
+# Checkpoints of a run
+
+
+def save_state(path: Path, models: dict[str, torch.nn.Module], optimizer, step: int, losses: list) -> None:
+    """All that training needs to go on with the same bits, in one file, atomically."""
+    state: dict[str, Any] = {name: model.state_dict() for name, model in models.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        torch.save({"models": state, "optimizer": optimizer.state_dict(), "step": step, "losses": losses}, temporary)
+
+
+def load_state(path: Path, models: dict[str, torch.nn.Module], optimizer) -> tuple[int, list]:
+    """Put a checkpoint into `models` and `optimizer`; returns its step and the losses until then.
+
+    Raises:
+        UserError: damaged, or of other models.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, model in models.items():
+            model.load_state_dict(state["models"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["step"], state["losses"]
+    except Exception as error:
+        raise UserError(f"{path}: damaged checkpoint, or of another model ({reason_of(error)}); remove it") from None

@@ -1,0 +1,172 @@
+"""Do generated hands follow their label? MediaPipe's landmarks on the pictures against the label's 2D joints.
+
+Prints the share of pictures with a hand, the mean landmark error as a share of the hand's size, and PCK (the share of
+joints within 10 % and 20 % of it; a picture without a hand counts as all wrong), each with a 95 % interval. --shuffle
+compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, -H and HAND-CONF
+come from cal_fid.py, cal_kid.py and hand_confidence.py.
+
+--export writes the pictures whose error is below --threshold with their joints, to train 3D hand reconstruction.
+
+Examples:
+  python -m attentionhand.evaluate --labels meshes/joints.npz --image_size 64 --image_folder results/attentionhand
+  python -m attentionhand.evaluate --labels meshes/joints.npz --image_folder results/attentionhand --export accepted
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
+
+from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
+from hand1000.evaluation import check_outputs, resamples, write_json
+from hand1000.files import atomic_folder, check_writable, list_photos, map_photos, progress
+from hand1000.hands import Hand, detect_hands
+
+PCK_LEVELS = (0.1, 0.2)  # of the hand's size
+
+
+@command_line
+def main(argv=None) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--labels", type=Path, required=True, help=".npz with joints_2d (N, 21, 2) in pixels")
+    parser.add_argument("--image_folder", type=Path, required=True, help="result_000_0.png ..., or one picture a label")
+    parser.add_argument("--image_size", type=positive_int, default=512, help="pixels a side that joints_2d refer to")
+    parser.add_argument("--threshold", type=float, default=0.1, help="highest error of an exported picture")
+    parser.add_argument("--export", type=Path, help="new folder for the accepted pictures and joints.npz")
+    parser.add_argument("--shuffle", action="store_true", help="compare with other pictures' labels")
+    parser.add_argument("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
+    parser.add_argument("--seed", type=seed_int, default=0, help="of shuffle and resamples")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    args = parser.parse_args(argv)
+    labels, content = load_labels(args.labels)
+    pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
+    indices = label_indices(pictures, len(labels), args.image_folder)
+    check_outputs(args.json)
+    if args.export:
+        if args.export.exists():
+            raise UserError(f"{args.export}: exists already; choose another --export")
+        check_writable(args.export)
+
+    wanted = labels / args.image_size
+    if args.shuffle:
+        wanted = np.roll(wanted, 1 + np.random.default_rng(args.seed).integers(max(1, len(labels) - 1)), axis=0)
+    found = []
+    for result in progress(
+        map_photos(two_hands, pictures, num_workers=args.num_workers),
+        total=len(pictures),
+        desc="Finding hands",
+        unit="image",
+    ):
+        if isinstance(result, UserError):
+            raise result
+        found.append(result)
+    distances = np.array([joint_errors(hands, wanted[index]) for hands, index in zip(found, indices)])
+    result = summarise(distances, args.bootstrap, args.seed)
+    for name, (value, low, high) in result.items():
+        say(f"{name}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    if args.json:
+        facts = {"pictures": len(pictures), "labels": str(args.labels), "shuffled": args.shuffle}
+        write_json(args.json, {**result, **facts})
+    if args.export:
+        export(args, pictures, indices, distances, content)
+
+
+def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """`joints_2d` (N, 21, 2), and all arrays of the file.
+
+    Raises:
+        UserError: no such file or array.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (--labels)")
+    try:
+        with np.load(path) as file:
+            content = dict(file)
+        joints = content["joints_2d"]
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise UserError(f"{path}: is no .npz with joints_2d ({error})") from None
+    if joints.ndim != 3 or joints.shape[1:] != (21, 2):
+        raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2)")
+    return joints.astype(float), content
+
+
+def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
+    """Which label each picture belongs to: the number in result_000_0.png, or its place in the folder.
+
+    Raises:
+        UserError: a number beyond the labels, or more pictures than labels.
+    """
+    numbers = [re.fullmatch(r"result_(\d+)_\d+", path.stem) for path in pictures]
+    if all(numbers):
+        indices = [int(match[1]) for match in numbers]
+    elif len(pictures) == labels:
+        indices = list(range(labels))
+    else:
+        raise UserError(f"{folder}: {len(pictures)} pictures for {labels} labels, and not named result_000_0.png")
+    if max(indices) >= labels:
+        raise UserError(f"{folder}: result_{max(indices):03d} has no label, there are {labels}")
+    return indices
+
+
+def two_hands(photo) -> list[Hand]:
+    return detect_hands(photo, max_num_hands=2)
+
+
+def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:
+    """Distances (21,) of the nearest hand's landmarks to `joints` (21, 2; 0 to 1), as shares of the label's size.
+
+    The hand's size is the longer side of its joints' box. NaN where there is no hand.
+    """
+    size = np.ptp(joints, axis=0).max()
+    errors = [np.linalg.norm(hand.landmarks[:, :2] - joints, axis=1) / size for hand in hands]
+    return min(errors, key=np.mean, default=np.full(21, np.nan))
+
+
+def summarise(distances: np.ndarray, resamples: int, seed: int) -> dict[str, tuple[float, float, float]]:
+    """Value and 95 % bootstrap interval over pictures of (N, 21) errors."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(distances), size=(resamples, len(distances)))
+    found = ~np.isnan(distances[:, 0])
+    per_picture = {"hand found": found.astype(float)}
+    per_picture["landmark error"] = distances.mean(axis=1)
+    for level in PCK_LEVELS:
+        per_picture[f"PCK@{level}"] = (np.nan_to_num(distances, nan=np.inf) <= level).mean(axis=1)
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+    summary = {}
+    for name, values in per_picture.items():
+        low, high = np.nanquantile([mean(values[rows]) for rows in draws], (0.025, 0.975))
+        summary[name] = (mean(values), float(low), float(high))
+    return summary
+
+
+def export(args, pictures, indices, distances: np.ndarray, content: dict[str, np.ndarray]) -> None:
+    """Copy the accepted pictures and write their rows of every label array."""
+    errors = distances.mean(axis=1)
+    accepted = [number for number in range(len(pictures)) if errors[number] <= args.threshold]
+    if not accepted:
+        raise UserError(f"no picture's error is below --threshold {args.threshold}: nothing to export")
+    rows = [indices[number] for number in accepted]
+    total = len(content["joints_2d"])
+    arrays = {name: array[rows] for name, array in content.items() if array.ndim and len(array) == total}
+    with atomic_folder(args.export) as folder:
+        (folder / "images").mkdir()
+        names = [f"{place:08}.png" for place in range(len(accepted))]
+        for number, name in zip(accepted, names):
+            shutil.copyfile(pictures[number], folder / "images" / name)
+        np.savez(folder / "joints.npz", **arrays, image=np.array(names), error=errors[accepted])
+        facts = {"accepted": len(accepted), "of": len(pictures), "threshold": args.threshold}
+        (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
+    say(f"{args.export}: {len(accepted)} of {len(pictures)} pictures accepted")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,493 @@
+"""The paper's table from one command: data, Hand1000 for every gesture and seed, pictures, metrics, report.
+
+Every stage is one of the other scripts, whose command is printed. A stage that is complete with the same inputs is
+skipped, and a killed one goes on where it was. What a stage is given beyond the defaults goes into --train_args,
+--generate_args, ... as one quoted text after "=": --train_args="--mixed_precision bf16 --gradient_checkpointing".
+
+--ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`,
+`--ablate captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning).
+
+Examples:
+  python reproduce.py --gestures call four --source hagrid --annotations hagrid/ann_train_val --output_dir results
+  python reproduce.py --gestures call --data_root data --ablate Lambda 0 0.3 1 --ablate without stage_2 stage_3
+  python reproduce.py --gestures call --data_root data --dry_run
+"""
+
+import argparse
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hand1000.cli import (
+    UserError,
+    argument_parser,
+    command_line,
+    cpu_count,
+    fraction,
+    gesture_name,
+    natural_int,
+    positive_int,
+    say,
+    seed_int,
+)
+from hand1000.evaluation import METRICS, Score, all_scores, resamples
+from hand1000.files import atomic_file, check_writable, fingerprint
+from hand1000.gestures import PHRASES
+
+STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
+CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2"}
+WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
+SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), "8"
+MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
+
+
+class Variant(NamedTuple):
+    """A row of the table: how the model is trained and asked."""
+
+    name: str
+    folder: str
+    mu: float
+    captioner: str
+    run: str | None  # folder of the trained model, which rows of another mu share; None: the base model
+    train_args: list[str] = []
+
+
+class Step(NamedTuple):
+    """One script with its arguments; complete once it has run on the same inputs and its outputs are there."""
+
+    stage: str
+    name: str  # of its record, unique
+    script: str  # module name
+    arguments: list[str]
+    inputs: list[Path]
+    outputs: list[Path]
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    add = parser.add_argument
+    add("--gestures", nargs="+", type=gesture_name, required=True, help="of HaGRID, or your own with --phrase")
+    add("--data_root", type=Path, default=Path(), help="folder of the gestures' photos and lists")
+    add("--output_dir", type=Path, default=Path("results"), help="folder for models, pictures, tables, report")
+    add("--source", type=Path, help="HaGRID download to select photos from, if {gesture}/ is not there yet")
+    add("--annotations", type=Path, help="folder of HaGRID's JSON files, {gesture}.json")
+    add("--num", type=positive_int, default=1000, help="photos to select for training")
+    add("--num_test", type=positive_int, default=1000, help="photos to select for the test")
+    add("--captioner", default="BLIP2", help="BLIP2, PaliGemma, VitGpt2, or whose captions are there already")
+    add("--phrase", help="gesture phrase, for a single gesture (default: built-in ones)")
+    add(
+        "--pretrained_model_name_or_path",
+        default="CompVis/stable-diffusion-v1-4",
+        help="base model: hub id or diffusers folder",
+    )
+    add("--seeds", nargs="+", type=seed_int, default=[0], help="of training, fusion and generation; averaged")
+    add("--mu", type=fraction, default=0.7, help="share of the text in generation")
+    add("--ablate", nargs="+", action="append", default=[], metavar=("WHAT", "VALUE"), help="further rows, see above")
+    add("--num_images", type=positive_int, help="pictures to draw for each row (default: every test caption)")
+    add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
+    add("--protocol", choices=["released", "standard"], default="released", help="of FID and KID")
+    add("--feature_extractor", type=Path, help="TorchScript module instead of Inception")
+    add("--inception_weights", type=Path, help="local file of the protocol's Inception weights")
+    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
+    for script in ("caption", "enrich", "train", "generate"):
+        add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=f"further arguments of {script}")
+    add(
+        "--launcher",
+        type=shlex.split,
+        metavar="TEXT",
+        help='of every script: "accelerate launch --num_processes 2"',
+    )
+    add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {','.join(STAGES)}")
+    add("--dry_run", action="store_true", help="print the plan, what is complete, and the disk space; do nothing")
+    return parser.parse_args(argv)
+
+
+def stage_list(text: str) -> list[str]:
+    """argparse type."""
+    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages:
+        raise argparse.ArgumentTypeError(f"'{text}': the stages are {','.join(STAGES)}")
+    return stages
+
+
+@command_line
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    check_args(args)
+    check_writable(args.output_dir)
+    rows = variants(args)
+    steps = [step for step in plan(args, rows) if step.stage in args.stages]
+    if args.dry_run:
+        return print_plan(args, steps, rows)
+    started = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        say(f"\n[{number}/{len(steps)}] {step.name}")
+        run_step(args, step)
+    if "evaluate" in args.stages:
+        for gesture, seed, row in cells(args, rows):
+            evaluate(args, gesture, seed, row)
+    if "report" in args.stages:
+        from hand1000.report import write_report
+
+        write_report(args, rows, collect(args, rows), time.monotonic() - started)
+    return None
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before the first stage runs."""
+    for name in ("gestures", "seeds"):
+        if len(set(getattr(args, name))) < len(getattr(args, name)):
+            raise UserError(f"--{name}: the same one twice")
+    if args.phrase and len(args.gestures) > 1:
+        raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
+    unknown = [gesture for gesture in args.gestures if gesture not in PHRASES]
+    if unknown and not args.phrase:
+        raise UserError(f"no phrase is known for '{unknown[0]}'; give --phrase (HaGRID's are {', '.join(PHRASES)})")
+    for path in (args.source, args.annotations, args.feature_extractor, args.inception_weights):
+        if path and not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    if args.feature_extractor and args.inception_weights:
+        raise UserError("--feature_extractor stands in place of Inception: leave out --inception_weights")
+    for gesture in args.gestures:
+        for name in (gesture, f"{gesture}_test"):
+            if not args.source and not (args.data_root / name).is_dir():
+                raise UserError(f"{args.data_root / name}: no such folder; put photos there, or give --source")
+
+
+# The rows of the table
+
+
+def variants(args: argparse.Namespace) -> list[Variant]:
+    """The base model, Hand1000 as asked for, and the ablations.
+
+    Raises:
+        UserError: an ablation of something else.
+    """
+    rows = [
+        Variant("base", "base", 1, args.captioner, None),
+        Variant("Hand1000", "hand1000", args.mu, args.captioner, "hand1000"),
+    ]
+    for what, *values in args.ablate:
+        if not values:
+            raise UserError(f"--ablate {what}: which values?")
+        for value in values:
+            rows.append(ablation(args, what, value))
+    if len({row.folder for row in rows}) < len(rows):
+        raise UserError("--ablate: the same row twice")
+    return rows
+
+
+def ablation(args: argparse.Namespace, what: str, value: str) -> Variant:
+    """Hand1000 with one thing changed."""
+    folder = f"{what}_{value}"
+    row = Variant(f"{what} {value}", folder, args.mu, args.captioner, folder)
+    if what in ("Lambda", "mu"):
+        try:
+            number = fraction(value)
+        except (ValueError, argparse.ArgumentTypeError):
+            raise UserError(f"--ablate {what} {value}: is no number from 0 to 1") from None
+        return row._replace(mu=number, run="hand1000") if what == "mu" else row._replace(train_args=["--Lambda", value])
+    if what == "schedule" and value in ("interleaved", "staged"):
+        return row._replace(train_args=["--schedule", value])
+    if what == "captioner":
+        return row._replace(captioner=value)
+    if what == "without" and value in WITHOUT:
+        return row._replace(train_args=WITHOUT[value], mu=1 if value == "fusion" else args.mu)
+    raise UserError(
+        f"--ablate {what} {value}: there are Lambda and mu (0 to 1), schedule (interleaved, staged), captioner, "
+        f"and without ({', '.join(WITHOUT)})"
+    )
+
+
+def cells(args: argparse.Namespace, rows: Sequence[Variant]) -> Iterator[tuple[str, int, Variant]]:
+    """Everything that is drawn and measured."""
+    for gesture in args.gestures:
+        for seed in args.seeds:
+            for row in rows:
+                yield gesture, seed, row
+
+
+# The steps
+
+
+def plan(args: argparse.Namespace, rows: Sequence[Variant]) -> list[Step]:
+    """All scripts to run, in order."""
+    steps = []
+    for gesture in args.gestures:
+        steps += data_steps(args, gesture, sorted({row.captioner for row in rows}))
+        for seed in args.seeds:
+            runs = {row.run: row for row in reversed(rows) if row.run}
+            steps += [train_step(args, gesture, seed, row) for row in reversed(runs.values())]
+            steps += [generate_step(args, gesture, seed, row) for row in rows]
+        steps.append(sweep_step(args, gesture, args.seeds[0]))
+    return steps
+
+
+def data_steps(args: argparse.Namespace, gesture: str, captioners: Sequence[str]) -> list[Step]:
+    """Selection, captions, enrichment and Stage I; captions that are there already are taken as they are."""
+    root, steps = args.data_root, []
+    folders = [root / gesture, root / f"{gesture}_test"]
+    at_root = ["--data_root", str(root)]
+    if args.source:
+        arguments = ["--source", str(args.source), "--gesture", gesture, *at_root]
+        arguments += ["--num", str(args.num), "--num_test", str(args.num_test)]
+        if args.annotations:
+            arguments += ["--annotations", str(args.annotations / f"{gesture}.json")]
+        steps.append(Step("select", f"{gesture}/select", "select_images", arguments, [], folders))
+    for captioner in captioners:
+        for folder in folders:
+            stem = f"{folder.name}_{captioner}"
+            names, captions, enriched = (root / f"{stem}{end}.txt" for end in ("_file_name", "", "_modified"))
+            if captioner in CAPTIONERS and not captions.is_file():
+                arguments = ["--gesture", folder.name, *at_root, *args.caption_args]
+                script = f"captioning.{CAPTIONERS[captioner]}"
+                steps.append(Step("caption", f"{stem}/caption", script, arguments, [folder], [names, captions]))
+            arguments = ["--gesture", folder.name, "--captioner", captioner, *at_root]
+            arguments += ["--phrase", args.phrase or PHRASES[gesture], *args.enrich_args]
+            steps.append(
+                Step("enrich", f"{stem}/enrich", "captioning.enrich", arguments, [names, captions], [enriched])
+            )
+    arguments = ["--gesture", gesture, *at_root]
+    steps.append(
+        Step("feature", f"{gesture}/feature", "cal_mean_feature", arguments, folders[:1], [root / f"{gesture}.npy"])
+    )
+    return steps
+
+
+def train_step(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Step:
+    run = run_folder(args, gesture, seed, row)
+    arguments = ["--gesture", gesture, "--data_root", str(args.data_root), "--captioner", row.captioner]
+    arguments += ["--pretrained_model_name_or_path", args.pretrained_model_name_or_path, "--output_dir", str(run)]
+    arguments += ["--seed", str(seed), "--fusion_seed", str(seed), "--resume_from_checkpoint", "latest"]
+    arguments += args.train_args + row.train_args
+    inputs = [args.data_root / gesture, args.data_root / f"{gesture}.npy", *local_model(args)]
+    inputs += [args.data_root / f"{gesture}_{row.captioner}{end}.txt" for end in ("_file_name", "_modified")]
+    name = f"{gesture}/seed_{seed}/{row.folder}/train"
+    return Step("train", name, "train", arguments, inputs, [run / "model_index.json", run / "losses.csv"])
+
+
+def generate_step(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Step:
+    arguments, inputs = generation(args, gesture, seed, row)
+    pictures = cell_folder(args, gesture, seed, row) / "pictures"
+    arguments += ["--img_save_path", str(pictures), "--mu", str(row.mu)]
+    if args.num_images:
+        arguments += ["--num_images", str(args.num_images)]
+    name = f"{gesture}/seed_{seed}/{row.folder}/generate"
+    return Step("generate", name, "image_generation", arguments, inputs, [pictures / "generation.json"])
+
+
+def sweep_step(args: argparse.Namespace, gesture: str, seed: int) -> Step:
+    """A sheet of a few prompts at five values of mu."""
+    row = variants(args)[1]
+    arguments, inputs = generation(args, gesture, seed, row)
+    pictures = args.output_dir / gesture / "mu_sweep"
+    arguments += ["--img_save_path", str(pictures), "--mu", *SWEEP_MU, "--num_images", SWEEP_PROMPTS]
+    return Step("generate", f"{gesture}/mu_sweep", "image_generation", arguments, inputs, [pictures / "grid.png"])
+
+
+def generation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> tuple[list[str], list[Path]]:
+    """Arguments and inputs of a generation from the held-out captions."""
+    names, prompts = (
+        args.data_root / f"{gesture}_test_{row.captioner}{end}.txt" for end in ("_file_name", "_modified")
+    )
+    arguments = ["--image_filenames_file", str(names), "--prompts_file", str(prompts), "--seed", str(seed)]
+    inputs = [names, prompts]
+    if row.run:
+        run, feature = run_folder(args, gesture, seed, row), args.data_root / f"{gesture}.npy"
+        arguments += ["--ckpt", str(run), "--feature_npy_path", str(feature)]
+        inputs += [run / "hand1000.json", run / "losses.csv", feature]
+    else:
+        arguments += ["--ckpt", args.pretrained_model_name_or_path]
+        arguments += resolution_of(args.train_args)
+        inputs += local_model(args)
+    return arguments + args.generate_args, inputs
+
+
+def resolution_of(train_args: Sequence[str]) -> list[str]:
+    """The base model draws at the resolution that the others are trained for."""
+    if "--resolution" in train_args[:-1]:
+        return ["--resolution", train_args[train_args.index("--resolution") + 1]]
+    return []
+
+
+def cell_folder(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Path:
+    return args.output_dir / gesture / f"seed_{seed}" / row.folder
+
+
+def run_folder(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Path:
+    return args.output_dir / gesture / f"seed_{seed}" / row.run / "run"
+
+
+def local_model(args: argparse.Namespace) -> list[Path]:
+    path = Path(args.pretrained_model_name_or_path)
+    return [path] if path.exists() else []
+
+
+# Running them, once
+
+
+def run_step(args: argparse.Namespace, step: Step) -> None:
+    """Print and run a script, unless it is complete."""
+
+    def run() -> None:
+        command = f"{step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
+        say(f"$ {shlex.join(args.launcher or ['python'])} {command}")
+        if not args.launcher:
+            return importlib.import_module(step.script).main(step.arguments)
+        status = subprocess.run([*args.launcher, f"{step.script.replace('.', '/')}.py", *step.arguments]).returncode
+        if status:
+            sys.exit(status)
+        return None
+
+    once(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs, run)
+
+
+def once(
+    args: argparse.Namespace,
+    name: str,
+    settings: dict[str, Any],
+    inputs: Sequence[Path],
+    outputs: Sequence[Path],
+    run: Callable[[], Any],
+) -> None:
+    """Run unless the record says that it ran with the same settings on the same inputs; then write the record."""
+    if is_complete(args, name, settings, inputs, outputs):
+        say(f"complete: {name}")
+        return
+    reset_peak_memory()
+    started = time.monotonic()
+    run()
+    measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": peak_memory()}
+    content = {"settings": settings, "inputs": fingerprints(inputs), **measured}
+    path = record_path(args, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def is_complete(args, name: str, settings: dict[str, Any], inputs: Sequence[Path], outputs: Sequence[Path]) -> bool:
+    try:
+        record = json.loads(record_path(args, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        all(output.exists() for output in outputs)
+        and record.get("settings") == json.loads(json.dumps(settings))
+        and all(path.exists() for path in inputs)
+        and record.get("inputs") == fingerprints(inputs)
+    )
+
+
+def record_path(args: argparse.Namespace, name: str) -> Path:
+    return args.output_dir / "steps" / f"{name}.json"
+
+
+def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
+    return {str(path): fingerprint(path) for path in paths}
+
+
+def reset_peak_memory() -> None:
+    """Linux forgets the highest memory of a process when asked; elsewhere the peak is that of all stages so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> dict[str, float]:
+    """Gigabytes that this process (without its workers), and the GPU, held at most."""
+    import resource
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status")
+    if status.is_file():
+        kilobytes = int(status.read_text().partition("VmHWM:")[2].split()[0])
+    elif sys.platform == "darwin":
+        kilobytes /= 1024  # counted in bytes there
+    peaks = {"process": round(kilobytes / 1e6, 2)}
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        torch.cuda.reset_peak_memory_stats()
+    return peaks
+
+
+# Metrics
+
+
+def evaluate(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> None:
+    """All metrics of one cell, to scores.json."""
+    folder, real = cell_folder(args, gesture, seed, row), args.data_root / f"{gesture}_test"
+    pictures, output = folder / "pictures", folder / "scores.json"
+    if not (pictures / "generation.json").is_file():
+        raise UserError(f"{pictures}: no pictures yet; leave out --stages, or run the stage generate first")
+    features = {name: getattr(args, name) for name in ("protocol", "feature_extractor", "inception_weights")}
+    settings = {**{name: str(value) for name, value in features.items()}, "bootstrap": args.bootstrap}
+    name = f"{gesture}/seed_{seed}/{row.folder}/evaluate"
+
+    def run() -> None:
+        say(f"\nMetrics of {pictures}")
+        workers = cpu_count() if args.num_workers is None else args.num_workers
+        options = {"resamples": args.bootstrap, "seed": 0, "num_workers": workers}
+        scores = all_scores(real, pictures, gesture=gesture, cache=cache, **options, **features)
+        say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
+        with atomic_file(output) as temporary:
+            temporary.write_text(json.dumps({"images": count_pictures(pictures), "scores": scores}, indent=1))
+
+    given = [path for path in (real, args.feature_extractor, args.inception_weights) if path]
+    cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints(given)])
+    cache.mkdir(parents=True, exist_ok=True)
+    once(args, name, settings, [pictures, *given], [output], run)
+
+
+def short_hash(content: Any) -> str:
+    import hashlib
+
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def count_pictures(folder: Path) -> int:
+    from hand1000.files import list_photos
+
+    return len(list_photos(folder))
+
+
+def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """`images` and `scores` of every cell that has been evaluated, by gesture, seed and the row's name."""
+    found = {}
+    for gesture, seed, row in cells(args, rows):
+        path = cell_folder(args, gesture, seed, row) / "scores.json"
+        if not path.is_file():
+            raise UserError(f"{path}: not evaluated yet; run the stage evaluate first")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["scores"] = {metric: Score(*content["scores"][metric]) for metric in METRICS}
+        found[gesture, seed, row.name] = content
+    return found
+
+
+# The plan
+
+
+def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[Variant]) -> None:
+    """Every command, marked where it is complete, and how much disk space the models will take."""
+    open_steps = 0
+    for step in steps:
+        complete = is_complete(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs)
+        open_steps += not complete
+        say(
+            f"{'complete' if complete else 'to do   '}  {step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
+        )
+    trainings = [step for step in steps if step.stage == "train" and not step.outputs[0].exists()]
+    size = sum(sum(file.stat().st_size for file in path.rglob("*")) for path in local_model(args)) or MODEL_BYTES
+    say(f"\n{len(steps)} steps, {open_steps} to do; {len(list(cells(args, rows)))} sets of pictures to evaluate")
+    say(f"disk space: about {len(trainings) * size / 1e9:.1f} GB for {len(trainings)} models still to train")
+
+
+if __name__ == "__main__":
+    main()
