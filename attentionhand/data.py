@@ -41,7 +41,8 @@ class View(NamedTuple):
 def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     """The samples of a `modalities.json`.
 
-    Paths are relative to the current folder as released, to the JSON's folder, or to the folder above it.
+    Paths are relative to the current folder as released, to the JSON's folder, or to the folder above it, whatever
+    the JSON's folder is called.
 
     Raises:
         UserError: a damaged line, a missing file, a path that leaves its folder, an empty text, a bad "bbox".
@@ -65,9 +66,11 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
 def _find(name: object, json_path: Path, where: str) -> Path:
     if not isinstance(name, str) or leaves_folder(name):
         raise UserError(f"{where}: '{name}' is not a path inside the data's folder")
-    for folder in (Path(), json_path.parent, json_path.parent.parent):
-        if (folder / name).is_file():
-            return folder / name
+    beside = json_path.parent
+    # "samples/mesh/1.jpg" names its own folder, which may be called otherwise by now.
+    for path in (Path(name), beside / name, beside.joinpath(*Path(name).parts[1:])):
+        if path.is_file():
+            return path
     raise UserError(f"{where}: '{name}' is neither here nor beside {json_path}")
 
 

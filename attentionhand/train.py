@@ -188,7 +188,7 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
         args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
     )
     latent_shape(pipe, args.resolution)  # refuses a resolution that the model can't take
-    stage = load_stage(args.resume_path, pipe) if args.resume_path else new_stage(pipe.unet, pipe.vae)
+    stage = load_stage(args.resume_path, pipe) if args.resume_path else new_stage(pipe.unet, pipe.vae, args.seed)
     stage.train().requires_grad_(True)
     if args.gradient_checkpointing:
         stage.enable_gradient_checkpointing()

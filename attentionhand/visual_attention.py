@@ -8,10 +8,15 @@ HINT_CHANNELS = (16, 32, 96, 256)  # of the mesh image's encoder; every next one
 GUESS_DECAY = 0.825
 
 
-def new_stage(unet: UNet2DConditionModel, vae: AutoencoderKL) -> ControlNetModel:
-    """A VAS with the UNet's weights that changes nothing yet; its hint comes out at the latents' side."""
+def new_stage(unet: UNet2DConditionModel, vae: AutoencoderKL, seed: int = 0) -> ControlNetModel:
+    """A VAS with the UNet's weights that changes nothing yet; its hint comes out at the latents' side.
+
+    `seed` is that of the mesh encoder's random weights.
+    """
     halvings = len(vae.config.block_out_channels) - 1
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS[: halvings + 1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS[: halvings + 1])
 
 
 def control(

@@ -21,7 +21,8 @@ MINI = Path(__file__).parent / "mini"
 CAPTIONER = make_dataset.CAPTIONER
 # The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6.
 TRAIN_ARGS = "--resolution 64 --finetune_lr {rate} --schedule {schedule}"
-RATES = {"staged": "2e-4 --train_batch_size 4", "interleaved": "3e-5"}
+RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
+MU = 0.4  # this text encoder holds on to its words: at the paper's 0.7 the gesture comes through less
 GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 20 --batch_size 32"
 
 
@@ -57,6 +58,7 @@ def main(argv=None) -> None:
         [
             *("--gestures", *args.gestures, "--data_root", str(data), "--captioner", CAPTIONER),
             *("--pretrained_model_name_or_path", str(MINI / "model"), "--seeds", *map(str, args.seeds)),
+            *("--mu", str(MU)),
             *("--feature_extractor", str(MINI / "features.pt"), "--output_dir", str(args.output_dir)),
             *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
             *ablations,

@@ -397,6 +397,7 @@ def test_two_steps_are_the_literal_ones(samples, model, pipe, tmp_path, local_vi
     """Losses and weights after two AdamW steps, from the description: noise given, no text attention."""
     run = tmp_path / "run"
     more = ["--no_tas", "--max_train_steps", 2, "--learning_rate", 1e-5, "--local_view", local_view]
+    more += ["--train_batch_size", 1]
     train.main(train_args(samples, model, run, *more))
 
     class Alone:
@@ -410,34 +411,33 @@ def test_two_steps_are_the_literal_ones(samples, model, pipe, tmp_path, local_vi
     order = np.random.default_rng(train_order_seed(args)).permutation(6)
     for step in range(2):
         losses = []
-        for row in range(2):
-            sample = listed[order[2 * step + row]]
-            rgb = torch.zeros(2, 3, SIZE, SIZE)
-            draws = {k: v[row : row + 1] for k, v in train.draw_noise(0, step, 2, rgb, pipe, Alone).items()}
-            views = dict(zip(("global", "local"), data.views(sample, SIZE)))
-            embeds = encode_texts(pipe, [sample.text], "cpu")
-            latents = {}
-            for name, view in views.items():
-                posterior = pipe.vae.encode(view.rgb[None]).latent_dist
-                noise = draws[f"{name}_posterior"]
-                latents[name] = pipe.vae.config.scaling_factor * (posterior.mean + posterior.std * noise).detach()
-            for name, view in views.items():
-                clean = latents["global" if local_view == "released" else name]
-                noise, t = draws[f"{name}_noise"], draws["timesteps"]
-                noisy = alphas[t].sqrt() * clean + (1 - alphas[t]).sqrt() * noise
-                down, middle = stage(noisy, t, embeds, view.mesh[None], return_dict=False)
-                eps = pipe.unet(
-                    noisy, t, embeds, down_block_additional_residuals=down, mid_block_additional_residual=middle
-                ).sample
-                losses.append(0.5 * ((eps - noise) ** 2).mean())
+        sample = listed[order[step]]
+        rgb = torch.zeros(1, 3, SIZE, SIZE)
+        draws = train.draw_noise(0, step, 1, rgb, pipe, Alone)
+        views = dict(zip(("global", "local"), data.views(sample, SIZE)))
+        embeds = encode_texts(pipe, [sample.text], "cpu")
+        latents = {}
+        for name, view in views.items():
+            posterior = pipe.vae.encode(view.rgb[None]).latent_dist
+            noise = draws[f"{name}_posterior"]
+            latents[name] = pipe.vae.config.scaling_factor * (posterior.mean + posterior.std * noise).detach()
+        for name, view in views.items():
+            clean = latents["global" if local_view == "released" else name]
+            noise, t = draws[f"{name}_noise"], draws["timesteps"]
+            noisy = alphas[t].sqrt() * clean + (1 - alphas[t]).sqrt() * noise
+            down, middle = stage(noisy, t, embeds, view.mesh[None], return_dict=False)
+            eps = pipe.unet(
+                noisy, t, embeds, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            ).sample
+            losses.append(0.5 * ((eps - noise) ** 2).mean())
         recorded = list(csv.DictReader((run / "losses.csv").open()))[step]
         ours = (float(recorded["global_loss"]) + float(recorded["local_loss"])) / 2
-        assert ours == pytest.approx(sum(losses).item() / 2, abs=1e-6)
+        assert ours == pytest.approx(sum(losses).item(), abs=1e-6)
         optimizer.zero_grad()
-        (sum(losses) / 2).backward()
+        sum(losses).backward()
         optimizer.step()
     for name, tensor in weights(run).items():
-        assert (tensor - stage.state_dict()[name]).abs().max() < 2e-7, name
+        assert (tensor - stage.state_dict()[name]).abs().max() < 1e-7, name
 
 
 def train_order_seed(args) -> int:
@@ -484,9 +484,9 @@ def test_killed_and_on_two_processes(samples, model, tmp_path):
         launcher=TWO_PROCESSES,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    difference = max((tensor - expected[name]).abs().max().item() for name, tensor in weights(two).items())
-    start = weights_of_new(model)
-    assert difference < 0.02 * max((expected[name] - start[name]).abs().max().item() for name in expected) + 1e-5
+    both, start = weights(two), weights_of_new(model)  # Adam blows rounding up where a gradient is nearly zero
+    difference = sum((both[name] - expected[name]).abs().sum().item() for name in expected)
+    assert difference < 0.02 * sum((expected[name] - start[name]).abs().sum().item() for name in expected)
 
 
 def weights_of_new(model):
@@ -494,8 +494,9 @@ def weights_of_new(model):
     return new_stage(pipe.unet, pipe.vae).state_dict()
 
 
-def test_training_mistakes(samples, model, tiny_model, tmp_path, capsys):
+def test_training_mistakes(samples, model, tiny_model, tmp_path, capsys, fresh_accelerate):
     def message(*more) -> str:
+        fresh_accelerate()
         return error_of(train.main, train_args(samples, model, tmp_path / "run", *more), capsys)
 
     assert "no such file" in message("--resume_path", tmp_path / "none.ckpt")
