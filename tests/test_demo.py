@@ -39,7 +39,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
 
     demo.main(arguments)
     output = capsys.readouterr().out
-    assert "already finished" in output and output.count("complete: ") == 12 and "Drawing" not in output
+    assert "already finished" in output and output.count("complete: ") == 14 and "Drawing" not in output
     (tmp_path / "data" / "call_test_synthetic_modified.txt").write_text("changed\n")
     assert "lines" in error_of(demo.main, arguments, capsys)
 
