@@ -37,10 +37,11 @@ from hand1000.cli import (
     seed_int,
 )
 from hand1000.evaluation import METRICS, Score, all_scores, resamples
-from hand1000.files import atomic_file, check_writable, fingerprint
+from hand1000.files import atomic_file, check_writable, fingerprint, list_photos, read_lines
 from hand1000.gestures import PHRASES
 
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
+LAUNCHED = {"caption", "train", "generate"}  # stages that can use several processes
 CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2"}
 WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), "8"
@@ -101,7 +102,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--launcher",
         type=shlex.split,
         metavar="TEXT",
-        help='of every script: "accelerate launch --num_processes 2"',
+        help='of captioning, training, generation: "accelerate launch --num_processes 2"',
     )
     add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {','.join(STAGES)}")
     add("--dry_run", action="store_true", help="print the plan, what is complete, and the disk space; do nothing")
@@ -245,6 +246,8 @@ def data_steps(args: argparse.Namespace, gesture: str, captioners: Sequence[str]
         for folder in folders:
             stem = f"{folder.name}_{captioner}"
             names, captions, enriched = (root / f"{stem}{end}.txt" for end in ("_file_name", "", "_modified"))
+            if enriched.is_file() and not enriched.with_suffix(".json").is_file():
+                continue  # the user's own
             if captioner in CAPTIONERS and not captions.is_file():
                 arguments = ["--gesture", folder.name, *at_root, *args.caption_args]
                 script = f"captioning.{CAPTIONERS[captioner]}"
@@ -312,9 +315,10 @@ def generation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) 
 
 def resolution_of(train_args: Sequence[str]) -> list[str]:
     """The base model draws at the resolution that the others are trained for."""
-    if "--resolution" in train_args[:-1]:
-        return ["--resolution", train_args[train_args.index("--resolution") + 1]]
-    return []
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--resolution")
+    given = parser.parse_known_args(list(train_args))[0].resolution
+    return ["--resolution", given] if given else []
 
 
 def cell_folder(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Path:
@@ -337,11 +341,12 @@ def run_step(args: argparse.Namespace, step: Step) -> None:
     """Print and run a script, unless it is complete."""
 
     def run() -> None:
-        command = f"{step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
-        say(f"$ {shlex.join(args.launcher or ['python'])} {command}")
-        if not args.launcher:
+        command = [f"{step.script.replace('.', '/')}.py", *step.arguments]
+        launcher = args.launcher if step.stage in LAUNCHED else None
+        say(f"$ {shlex.join([*(launcher or ['python']), *command])}")
+        if not launcher:
             return importlib.import_module(step.script).main(step.arguments)
-        status = subprocess.run([*args.launcher, f"{step.script.replace('.', '/')}.py", *step.arguments]).returncode
+        status = subprocess.run([*launcher, *command]).returncode
         if status:
             sys.exit(status)
         return None
@@ -423,27 +428,45 @@ def peak_memory() -> dict[str, float]:
 
 def evaluate(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> None:
     """All metrics of one cell, to scores.json."""
-    folder, real = cell_folder(args, gesture, seed, row), args.data_root / f"{gesture}_test"
-    pictures, output = folder / "pictures", folder / "scores.json"
-    if not (pictures / "generation.json").is_file():
-        raise UserError(f"{pictures}: no pictures yet; leave out --stages, or run the stage generate first")
-    features = {name: getattr(args, name) for name in ("protocol", "feature_extractor", "inception_weights")}
-    settings = {**{name: str(value) for name, value in features.items()}, "bootstrap": args.bootstrap}
-    name = f"{gesture}/seed_{seed}/{row.folder}/evaluate"
+    record = evaluation(args, gesture, seed, row)
+    name, settings, (pictures, real, *given), (output,) = record
+    check_pictures(args, gesture, row, pictures)
+    cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints([real, *given])])
 
     def run() -> None:
         say(f"\nMetrics of {pictures}")
+        cache.mkdir(parents=True, exist_ok=True)
         workers = cpu_count() if args.num_workers is None else args.num_workers
-        options = {"resamples": args.bootstrap, "seed": 0, "num_workers": workers}
-        scores = all_scores(real, pictures, gesture=gesture, cache=cache, **options, **features)
+        options = {"resamples": args.bootstrap, "seed": 0, "num_workers": workers, **feature_options(args)}
+        scores = all_scores(real, pictures, gesture=gesture, cache=cache, **options)
         say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
         with atomic_file(output) as temporary:
-            temporary.write_text(json.dumps({"images": count_pictures(pictures), "scores": scores}, indent=1))
+            temporary.write_text(json.dumps({"images": len(list_photos(pictures)), "scores": scores}, indent=1))
 
-    given = [path for path in (real, args.feature_extractor, args.inception_weights) if path]
-    cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints(given)])
-    cache.mkdir(parents=True, exist_ok=True)
-    once(args, name, settings, [pictures, *given], [output], run)
+    once(args, *record, run)
+
+
+def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant):
+    """Name, settings, inputs and outputs of a cell's evaluation."""
+    folder = cell_folder(args, gesture, seed, row)
+    settings = {**{name: str(value) for name, value in feature_options(args).items()}, "bootstrap": args.bootstrap}
+    given = [path for path in (args.feature_extractor, args.inception_weights) if path]
+    inputs = [folder / "pictures", args.data_root / f"{gesture}_test", *given]
+    return f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"]
+
+
+def feature_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ("protocol", "feature_extractor", "inception_weights")}
+
+
+def check_pictures(args: argparse.Namespace, gesture: str, row: Variant, pictures: Path) -> None:
+    """Raises UserError unless the cell's pictures are all there, and no others."""
+    names = read_lines(args.data_root / f"{gesture}_test_{row.captioner}_file_name.txt")[: args.num_images]
+    made = {path.name for path in list_photos(pictures)} if pictures.is_dir() else set()
+    if made != set(names):
+        raise UserError(
+            f"{pictures}: {len(made)} pictures, not the {len(names)} wanted; run generate, or take another folder"
+        )
 
 
 def short_hash(content: Any) -> str:
@@ -452,19 +475,14 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def count_pictures(folder: Path) -> int:
-    from hand1000.files import list_photos
-
-    return len(list_photos(folder))
-
-
 def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int, str], dict[str, Any]]:
     """`images` and `scores` of every cell that has been evaluated, by gesture, seed and the row's name."""
     found = {}
     for gesture, seed, row in cells(args, rows):
-        path = cell_folder(args, gesture, seed, row) / "scores.json"
-        if not path.is_file():
-            raise UserError(f"{path}: not evaluated yet; run the stage evaluate first")
+        record = evaluation(args, gesture, seed, row)
+        path = record[-1][0]
+        if not is_complete(args, *record):
+            raise UserError(f"{path}: not evaluated yet with these settings; run the stage evaluate first")
         content = json.loads(path.read_text(encoding="utf-8"))
         content["scores"] = {metric: Score(*content["scores"][metric]) for metric in METRICS}
         found[gesture, seed, row.name] = content

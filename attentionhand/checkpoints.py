@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline
-from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_unet_checkpoint
 from safetensors.torch import load_file, save_file
 
 from attentionhand.visual_attention import new_stage
 from hand1000.cli import UserError, reason_of
-from hand1000.files import atomic_file
-from hand1000.single_file import compvis_tensors, unet_name
+from hand1000.files import atomic_file, fingerprint
+from hand1000.run_folder import differing_settings
+from hand1000.single_file import check_convertible, compvis_tensors, unet_name
 from hand1000.unpickling import load_pickle
 
 PREFIX = "VAS."  # of the ControlNet's tensors in a released file; others call them control_model.
@@ -48,6 +49,36 @@ def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
         raise UserError(f"{path}: belongs to another base model: {problem}, the first is {name}")
     stage.load_state_dict({name: tensors[name] for name in wanted})
     return stage
+
+
+def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> None:
+    """Put the UNet that was trained with the stage (--sd_unlocked) into `pipe`, where `path` brings one.
+
+    A run folder has it as unet/; a released file always holds a UNet, which is the base's unless it was trained.
+
+    Raises:
+        UserError: it can't be loaded, or is of another kind.
+    """
+    try:
+        if (path / "unet").is_dir():
+            tensors = UNet2DConditionModel.from_pretrained(path / "unet").state_dict()
+        elif path.is_file():
+            tensors = {n: t for n, t in read_single_file(path).items() if n.startswith("model.diffusion_model.")}
+            tensors = tensors and convert_ldm_unet_checkpoint(tensors, pipe.unet.config)
+        else:
+            return
+        if tensors:
+            pipe.unet.load_state_dict(tensors)
+    except UserError:
+        raise
+    except Exception as error:  # diffusers and torch each raise their own
+        raise UserError(f"{path}: its UNet does not fit the base model ({reason_of(error)})") from None
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Of a file, or of a run folder's weights without its checkpoints and pictures."""
+    parts = [path] if path.is_file() else [path / "config.json", *sorted(path.glob("*.safetensors")), path / "unet"]
+    return "".join(fingerprint(part) for part in parts if part.exists())
 
 
 def read_single_file(path: Path) -> dict[str, torch.Tensor]:
@@ -97,6 +128,7 @@ def save_single_file(pipe: StableDiffusionPipeline, stage: ControlNetModel, path
     Raises:
         UserError: the base model is not of Stable Diffusion 1's kind.
     """
+    check_convertible(pipe)
     tensors = compvis_tensors(pipe)
     tensors |= {f"{PREFIX}{stage_name(name, stage.config)}": value for name, value in stage.state_dict().items()}
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
@@ -110,22 +142,31 @@ def save_single_file(pipe: StableDiffusionPipeline, stage: ControlNetModel, path
 # Checkpoints of a run
 
 
-def save_state(path: Path, models: dict[str, torch.nn.Module], optimizer, step: int, losses: list) -> None:
+def save_state(
+    path: Path, models: dict[str, torch.nn.Module], optimizer, step: int, losses: list, settings: dict[str, Any]
+) -> None:
     """All that training needs to go on with the same bits, in one file, atomically."""
     state: dict[str, Any] = {name: model.state_dict() for name, model in models.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        torch.save({"models": state, "optimizer": optimizer.state_dict(), "step": step, "losses": losses}, temporary)
+        content = {"models": state, "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
+        torch.save({**content, "settings": settings}, temporary)
 
 
-def load_state(path: Path, models: dict[str, torch.nn.Module], optimizer) -> tuple[int, list]:
+def load_state(path: Path, models: dict[str, torch.nn.Module], optimizer, settings: dict[str, Any]) -> tuple[int, list]:
     """Put a checkpoint into `models` and `optimizer`; returns its step and the losses until then.
 
     Raises:
-        UserError: damaged, or of other models.
+        UserError: damaged, or of another run.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        different = differing_settings(state["settings"], settings)
+    except Exception as error:
+        raise UserError(f"{path}: damaged checkpoint ({reason_of(error)}); remove it") from None
+    if different:
+        raise UserError(f"{path}: belongs to a run of other settings ({different})")
+    try:
         for name, model in models.items():
             model.load_state_dict(state["models"][name])
         optimizer.load_state_dict(state["optimizer"])

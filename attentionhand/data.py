@@ -4,7 +4,9 @@
 "text": "data/text/1.txt"}, optionally with "bbox": [left, top, right, bottom] in pixels of the mesh image.
 """
 
+import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,7 @@ import torch
 from scipy import ndimage
 
 from hand1000.cli import UserError
-from hand1000.files import leaves_folder, load_photo, read_lines
+from hand1000.files import fingerprint, leaves_folder, load_photo, read_lines
 from hand1000.hands import Box
 
 THRESHOLD = 127  # a mesh image's pixel above it belongs to a hand
@@ -41,8 +43,8 @@ class View(NamedTuple):
 def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     """The samples of a `modalities.json`.
 
-    Paths are relative to the current folder as released, to the JSON's folder, or to the folder above it, whatever
-    the JSON's folder is called.
+    Paths are relative to the JSON's folder, to the folder above it (whatever the JSON's folder is called), or to the
+    current folder, as released.
 
     Raises:
         UserError: a damaged line, a missing file, a path that leaves its folder, an empty text, a bad "bbox".
@@ -68,7 +70,7 @@ def _find(name: object, json_path: Path, where: str) -> Path:
         raise UserError(f"{where}: '{name}' is not a path inside the data's folder")
     beside = json_path.parent
     # "samples/mesh/1.jpg" names its own folder, which may be called otherwise by now.
-    for path in (Path(name), beside / name, beside.joinpath(*Path(name).parts[1:])):
+    for path in (beside / name, beside.joinpath(*Path(name).parts[1:]), Path(name)):
         if path.is_file():
             return path
     raise UserError(f"{where}: '{name}' is neither here nor beside {json_path}")
@@ -88,9 +90,19 @@ def _first_line(path: Path) -> str:
 def _check_box(box: object, where: str) -> Box | None:
     if box is None:
         return None
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+    numbers = [side for side in box if isinstance(side, int | float)] if isinstance(box, list) else []
+    if len(numbers) != 4 or len(box) != 4 or not all(map(math.isfinite, numbers)):
         raise UserError(f'{where}: "bbox" is four numbers: left, top, right, bottom')
     return tuple(int(side) for side in box)
+
+
+def content_hash(samples: Sequence[Sample]) -> str:
+    """By which a run remembers its data: texts, boxes and the pictures themselves."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        files = [fingerprint(path) for path in (sample.mesh, sample.rgb) if path]
+        digest.update(json.dumps([sample.text, sample.box, *files]).encode())
+    return digest.hexdigest()
 
 
 def load_picture(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ def main(argv=None) -> None:
     pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
     indices = label_indices(pictures, len(labels), args.image_folder)
     check_outputs(args.json)
+    if args.shuffle and (args.export or len(labels) < 2):
+        raise UserError("--shuffle needs at least two labels, and its pictures can't be exported")
+    if np.ptp(labels, axis=1).max() < args.image_size / 8:
+        raise UserError(f"{args.labels}: no hand fills an eighth of --image_size {args.image_size}; is that right?")
     if args.export:
         if args.export.exists():
             raise UserError(f"{args.export}: exists already; choose another --export")
@@ -67,12 +72,13 @@ def main(argv=None) -> None:
             raise result
         found.append(result)
     distances = np.array([joint_errors(hands, wanted[index]) for hands, index in zip(found, indices)])
-    result = summarise(distances, args.bootstrap, args.seed)
+    result = summarise(distances, indices, args.bootstrap, args.seed)
     for name, (value, low, high) in result.items():
         say(f"{name}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
     if args.json:
         facts = {"pictures": len(pictures), "labels": str(args.labels), "shuffled": args.shuffle}
-        write_json(args.json, {**result, **facts})
+        plain = {name: [None if np.isnan(one) else one for one in values] for name, values in result.items()}
+        write_json(args.json, {**plain, **facts})
     if args.export:
         export(args, pictures, indices, distances, content)
 
@@ -89,7 +95,7 @@ def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         with np.load(path) as file:
             content = dict(file)
         joints = content["joints_2d"]
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is no .npz with joints_2d ({error})") from None
     if joints.ndim != 3 or joints.shape[1:] != (21, 2):
         raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2)")
@@ -102,6 +108,8 @@ def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
     Raises:
         UserError: a number beyond the labels, or more pictures than labels.
     """
+    if not pictures:
+        raise UserError(f"{folder}: has no pictures")
     numbers = [re.fullmatch(r"result_(\d+)_\d+", path.stem) for path in pictures]
     if all(numbers):
         indices = [int(match[1]) for match in numbers]
@@ -128,12 +136,17 @@ def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:
     return min(errors, key=np.mean, default=np.full(21, np.nan))
 
 
-def summarise(distances: np.ndarray, resamples: int, seed: int) -> dict[str, tuple[float, float, float]]:
-    """Value and 95 % bootstrap interval over pictures of (N, 21) errors."""
+def summarise(
+    distances: np.ndarray, indices: list[int], resamples: int, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Value and 95 % bootstrap interval of (N, 21) errors; labels are drawn anew, with all pictures of each."""
     rng = np.random.default_rng(seed)
-    draws = rng.integers(len(distances), size=(resamples, len(distances)))
-    found = ~np.isnan(distances[:, 0])
-    per_picture = {"hand found": found.astype(float)}
+    of_label = [np.flatnonzero(np.array(indices) == label) for label in sorted(set(indices))]
+    draws = [
+        np.concatenate([of_label[one] for one in rng.integers(len(of_label), size=len(of_label))])
+        for _ in range(resamples)
+    ]
+    per_picture = {"hand found": (~np.isnan(distances[:, 0])).astype(float)}
     per_picture["landmark error"] = distances.mean(axis=1)
     for level in PCK_LEVELS:
         per_picture[f"PCK@{level}"] = (np.nan_to_num(distances, nan=np.inf) <= level).mean(axis=1)
@@ -143,7 +156,8 @@ def summarise(distances: np.ndarray, resamples: int, seed: int) -> dict[str, tup
 
     summary = {}
     for name, values in per_picture.items():
-        low, high = np.nanquantile([mean(values[rows]) for rows in draws], (0.025, 0.975))
+        means = np.array([mean(values[rows]) for rows in draws])
+        low, high = np.nanquantile(means, (0.025, 0.975)) if not np.isnan(means).all() else (np.nan, np.nan)
         summary[name] = (mean(values), float(low), float(high))
     return summary
 
@@ -159,10 +173,10 @@ def export(args, pictures, indices, distances: np.ndarray, content: dict[str, np
     arrays = {name: array[rows] for name, array in content.items() if array.ndim and len(array) == total}
     with atomic_folder(args.export) as folder:
         (folder / "images").mkdir()
-        names = [f"{place:08}.png" for place in range(len(accepted))]
+        names = [f"{place:08}{pictures[number].suffix}" for place, number in enumerate(accepted)]
         for number, name in zip(accepted, names):
             shutil.copyfile(pictures[number], folder / "images" / name)
-        np.savez(folder / "joints.npz", **arrays, image=np.array(names), error=errors[accepted])
+        np.savez(folder / "joints.npz", **{**arrays, "image": np.array(names), "error": errors[accepted]})
         facts = {"accepted": len(accepted), "of": len(pictures), "threshold": args.threshold}
         (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
     say(f"{args.export}: {len(accepted)} of {len(pictures)} pictures accepted")

@@ -31,8 +31,9 @@ from hand1000.cli import (
 from hand1000.files import atomic_file, check_writable, fingerprint, progress
 from hand1000.model_path import check_model_path
 from hand1000.run_folder import differing_settings
+from image_generation import ddim_steps
 
-SETTINGS_FILE, SHEET_FILE, CELL = "inference.json", "sheet.png", 200
+SETTINGS_FILE, SHEET_FILE, CELL, SHEET_ROWS = "inference.json", "sheet.png", 200, 50
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -54,7 +55,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--config", help="diffusers folder with the configs and tokenizer of a single-file base model")
     add("--output_dir", type=Path, default=Path("results/attentionhand"), help="folder for the pictures")
     add("--num_samples", type=positive_int, default=4, help="pictures of each pair")
-    add("--num_inference_steps", type=positive_int, default=20, help="DDIM steps")
+    add("--num_inference_steps", type=ddim_steps, default=20, help="DDIM steps")
     add("--guidance_scale", type=float, default=9.0, help="classifier-free guidance")
     add("--strength", type=float, default=1.0, help="of the control")
     add("--guess_mode", action="store_true", help="control the conditional pass only, deep layers most")
@@ -75,13 +76,14 @@ def main(argv=None) -> None:
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
     if not args.weights.exists():
         raise UserError(f"{args.weights}: no such run folder or file (--weights)")
+    check_trained_alike(args)
     check_writable(args.output_dir)
 
     from attentionhand.data import grey, load_picture, read_modalities, resize
 
     samples = read_modalities(args.sample_path, with_rgb=False)
     meshes = [resize(grey(load_picture(sample.mesh)), args.resolution) for sample in samples]
-    begin(args)
+    begin(args, samples)
     missing = [
         pair
         for pair in range(len(samples))
@@ -94,11 +96,27 @@ def main(argv=None) -> None:
         say(f"{args.output_dir}: {args.num_samples} pictures of {len(samples)} pairs; {len(missing)} pairs drawn now")
 
 
-def begin(args) -> None:
+def check_trained_alike(args) -> None:
+    """Raises UserError where a run folder was trained with another --only_mid_control."""
+    record = args.weights / "attentionhand.json"
+    if record.is_file():
+        trained = json.loads(record.read_text(encoding="utf-8"))["settings"].get("only_mid_control", False)
+        if trained != args.only_mid_control:
+            needed = "pass" if trained else "leave out"
+            raise UserError(f"{args.weights}: trained with --only_mid_control {trained}; {needed} that flag")
+
+
+def begin(args, samples) -> None:
     """Note what the pictures depend on; raises UserError where the folder holds others."""
+    from attentionhand.checkpoints import weights_fingerprint
+    from attentionhand.data import content_hash
+
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     settings = {key: value for key, value in settings.items() if key != "output_dir"}
-    settings |= {"samples": fingerprint(args.sample_path), "weights_fingerprint": fingerprint(args.weights)}
+    settings = {key: value for key, value in settings.items() if key != "sample_path"}
+    model = Path(args.pretrained_model_name_or_path)
+    settings |= {"samples": content_hash(samples), "weights_fingerprint": weights_fingerprint(args.weights)}
+    settings["model_fingerprint"] = fingerprint(model) if model.exists() else None
     path = args.output_dir / SETTINGS_FILE
     if path.is_file():
         try:
@@ -124,9 +142,9 @@ def generate(args, samples, meshes, missing: list[int]) -> None:
     import torch
     from accelerate import PartialState
 
-    from attentionhand.checkpoints import load_stage
+    from attentionhand.checkpoints import load_decoder, load_stage
     from attentionhand.sampling import sample_latents, start_noise
-    from attentionhand.text_attention import excite, token_positions
+    from attentionhand.text_attention import excite, layers_at, token_positions
     from hand1000.generation import decode
     from hand1000.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion
 
@@ -136,8 +154,9 @@ def generate(args, samples, meshes, missing: list[int]) -> None:
     )
     latent_shape(pipe, args.resolution)
     stage = load_stage(args.weights, pipe).eval().requires_grad_(False)
-    if (args.weights / "unet").is_dir():  # trained with --sd_unlocked
-        pipe.unet = type(pipe.unet).from_pretrained(args.weights / "unet").eval().requires_grad_(False)
+    load_decoder(args.weights, pipe)
+    if args.tas and not layers_at(pipe.unet, level=2):
+        raise UserError("--tas: this model has no cross-attention at a quarter of the latents' side")
     prompts = [f"{sample.text}, {args.a_prompt}" for sample in samples]
     embeds = encode_texts(pipe, [*prompts, args.n_prompt], state.device)
     for model in (pipe.unet, pipe.vae, stage):
@@ -181,9 +200,10 @@ def generate(args, samples, meshes, missing: list[int]) -> None:
 
 
 def save_sheet(args, samples, meshes) -> None:
-    """Mesh and samples of every pair, a row each."""
-    sheet = Image.new("RGB", ((1 + args.num_samples) * CELL, len(samples) * CELL), "white")
-    for pair, mesh in enumerate(meshes):
+    """Mesh and samples of the first pairs, a row each."""
+    rows = min(len(samples), SHEET_ROWS)
+    sheet = Image.new("RGB", ((1 + args.num_samples) * CELL, rows * CELL), "white")
+    for pair, mesh in enumerate(meshes[:rows]):
         tiles = [Image.fromarray(np.asarray(mesh))]
         tiles += [Image.open(result_path(args, pair, number)) for number in range(args.num_samples)]
         for column, tile in enumerate(tiles):

@@ -12,6 +12,7 @@ Examples:
 
 import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def load_joints(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         content = np.load(path)
         joints = content if isinstance(content, np.ndarray) else content["joints_3d"]
         places = None if isinstance(content, np.ndarray) or "joints_2d" not in content else content["joints_2d"]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: holds no joints_3d ({error})") from None
     for name, array, numbers in (("joints_3d", joints, 3), ("joints_2d", places, 2)):
         if array is not None and (array.ndim not in (3, 4) or array.shape[-2:] != (21, numbers)):

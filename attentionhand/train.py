@@ -16,6 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hand1000.cli import (
     argument_parser,
     check_all_processes_started,
     command_line,
+    cpu_count,
     learning_rate,
     natural_int,
     positive_int,
@@ -35,6 +37,7 @@ from hand1000.cli import (
     say,
     seed_int,
 )
+from hand1000.evaluation import check_outputs
 from hand1000.files import atomic_file, check_writable, fingerprint, give_default_permissions, progress
 from hand1000.model_path import check_model_path
 from hand1000.run_folder import differing_settings, locked
@@ -113,12 +116,21 @@ def main(argv=None) -> None:
     if args.resume_path and not args.resume_path.exists():
         raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
     check_writable(args.output_dir)
+    if args.save_single_file:
+        check_outputs(args.save_single_file)
+        if args.save_single_file.suffix not in (".ckpt", ".safetensors"):
+            raise UserError(f"--save_single_file {args.save_single_file}: name a .ckpt or a .safetensors file")
+        for given in (args.resume_path, Path(args.pretrained_model_name_or_path)):
+            if given and given.is_file() and args.save_single_file.resolve() == given.resolve():
+                raise UserError(f"--save_single_file {args.save_single_file}: would overwrite the model it starts from")
 
     from attentionhand.data import read_modalities, views
 
     samples = read_modalities(args.data_dir / "modalities.json")
-    for sample in progress(samples, desc="Checking", unit="sample"):
-        views(sample, 64)
+    with ThreadPoolExecutor(cpu_count()) as pool:  # a bad picture ends the run now, not after hours
+        checked = pool.map(lambda sample: views(sample, args.resolution) and None, samples)
+        for _ in progress(checked, total=len(samples), desc="Checking", unit="sample"):
+            pass
     accelerator = start_accelerator(args)
     settings = run_settings(args, samples, accelerator.num_processes)
     with locked(args.output_dir):
@@ -130,8 +142,11 @@ def main(argv=None) -> None:
 
 def start_accelerator(args):
     from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
 
     check_all_processes_started()
+    if args.report_to and args.report_to not in [tracker.value for tracker in get_available_trackers()]:
+        raise UserError(f"--report_to {args.report_to}: not a tracker that accelerate knows, or not installed")
     accelerator = Accelerator(
         cpu=processes_need_cpu(),
         mixed_precision=args.mixed_precision,
@@ -140,11 +155,16 @@ def start_accelerator(args):
     )
     if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
+    if args.report_to:
+        accelerator.init_trackers("attentionhand")
     return accelerator
 
 
 def run_settings(args, samples: Sequence, processes: int) -> dict[str, Any]:
     """All that the result depends on, beside the number of steps."""
+    from attentionhand.checkpoints import weights_fingerprint
+    from attentionhand.data import content_hash
+
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     settings = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
     model = Path(args.pretrained_model_name_or_path)
@@ -152,20 +172,25 @@ def run_settings(args, samples: Sequence, processes: int) -> dict[str, Any]:
         **settings,
         "global_batch_size": args.train_batch_size * processes,
         "samples": len(samples),
-        "modalities": fingerprint(args.data_dir / "modalities.json"),
+        "data_sha256": content_hash(samples),
         "model_fingerprint": fingerprint(model) if model.exists() else None,
-        "start_fingerprint": fingerprint(args.resume_path) if args.resume_path else None,
+        "tas_fingerprint": fingerprint(Path(args.tas_model)) if Path(args.tas_model).exists() else None,
+        "start_fingerprint": weights_fingerprint(args.resume_path) if args.resume_path else None,
     }
 
 
 def check_record(args, settings: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run, or this one if it is not to be gone on with.
+    """Refuse a folder that holds something else or another run, or this one if it is not to be gone on with.
 
     Raises:
         UserError
     """
     path = args.output_dir / RECORD
-    if path.is_file():
+    if not path.is_file():
+        others = [one.name for one in args.output_dir.iterdir() if one.name not in (".lock", "logs")]
+        if others:
+            raise UserError(f"{args.output_dir}: holds {others[0]} and no run of this script; choose another folder")
+    else:
         try:
             made = json.loads(path.read_text(encoding="utf-8"))["settings"]
         except (ValueError, KeyError):
@@ -180,8 +205,9 @@ def check_record(args, settings: dict[str, Any]) -> None:
 
 def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> None:
 
-    from attentionhand.checkpoints import load_stage, load_state, save_single_file, save_state
+    from attentionhand.checkpoints import load_decoder, load_stage, load_state, save_single_file, save_state
     from attentionhand.visual_attention import new_stage
+    from hand1000.single_file import check_convertible
     from hand1000.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion, training_scheduler
 
     pipe = load_stable_diffusion(
@@ -189,6 +215,10 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
     )
     latent_shape(pipe, args.resolution)  # refuses a resolution that the model can't take
     stage = load_stage(args.resume_path, pipe) if args.resume_path else new_stage(pipe.unet, pipe.vae, args.seed)
+    if args.resume_path:
+        load_decoder(args.resume_path, pipe)
+    if args.save_single_file:
+        check_convertible(pipe)
     stage.train().requires_grad_(True)
     if args.gradient_checkpointing:
         stage.enable_gradient_checkpointing()
@@ -201,7 +231,7 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
     optimizer = make_optimizer(args, trained)
     start, losses = 0, []
     if checkpoint := find_checkpoint(args):
-        start, losses = load_state(checkpoint, trained, optimizer)
+        start, losses = load_state(checkpoint, trained, optimizer, settings)
         say(f"going on from {checkpoint}")
     noise_scheduler = training_scheduler(pipe)
     for model in (pipe.unet, pipe.vae, tas_unet):
@@ -247,8 +277,8 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
         if accelerator.is_main_process:
             if (step + 1) % args.checkpointing_steps == 0 or last:
                 path = args.output_dir / "checkpoints" / f"checkpoint-{step + 1}.pt"
-                save_state(path, trained, optimizer, step + 1, losses)
-                remove_old(path.parent, args.checkpoints_total_limit)
+                save_state(path, trained, optimizer, step + 1, losses, settings)
+                remove_old(path.parent, args.checkpoints_total_limit, newest=path)
             if args.validation_steps and ((step + 1) % args.validation_steps == 0 or last):
                 validate(args, pipe, stage, samples, embeds, step + 1)
 
@@ -373,10 +403,12 @@ def token_choice(args, tokenizer, samples: Sequence) -> list[list[int]]:
         say(f"{len(without)} texts have no hand word: their first word is taken, e.g. '{without[0][:60]}'")
     if args.tas_tokens == "released":
         return [released_positions(text) for text in texts]
-    cut = [text for text in texts if len(tokenizer(text).input_ids) > tokenizer.model_max_length]
-    if cut:
-        say(f"{len(cut)} texts are longer than {tokenizer.model_max_length} tokens and cut, e.g. '{cut[0][:60]}…'")
-    return [token_positions(tokenizer, text) for text in texts]
+    positions = [token_positions(tokenizer, text) for text in texts]
+    cut = [text for text, found in zip(texts, positions) if has_hand_word(text) and found == [1]]
+    if cut and not args.no_tas:
+        most = tokenizer.model_max_length
+        say(f"{len(cut)} texts have their hand words beyond CLIP's {most} tokens; shorten them, e.g. '{cut[0][:60]}…'")
+    return positions
 
 
 def text_attention_unet(args, pipe):
@@ -465,8 +497,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), key=lambda path: int(path.stem.partition("-")[2]))
 
 
-def remove_old(folder: Path, keep: int) -> None:
-    for path in checkpoints(folder)[:-keep]:
+def remove_old(folder: Path, keep: int, newest: Path) -> None:
+    """Keep so many, of which one is the newest, whatever an earlier run left there with higher numbers."""
+    others = [path for path in checkpoints(folder) if path != newest]
+    for path in others[: len(others) - (keep - 1)]:
         path.unlink()
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from attentionhand import data, evaluate, inference, render_meshes, text_attention, train
-from attentionhand.checkpoints import load_stage, save_single_file
+from attentionhand.checkpoints import load_decoder, load_stage, save_single_file
 from attentionhand.sampling import sample_latents, start_noise
 from attentionhand.text_attention import attention_loss, attention_of, excite, open_attention, token_positions
 from attentionhand.visual_attention import control, controlled_noise, new_stage, view_loss
 from hand1000.cli import UserError
-from hand1000.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion
+from hand1000.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion, training_scheduler
 from synthetic_hands import make_dataset
 from synthetic_hands.tiny_model import byte_tokenizer, pipeline
 
@@ -103,8 +103,8 @@ def test_modalities(samples, tmp_path, monkeypatch, capsys):
     assert whole.mesh.min() == 0 and 0.5 < whole.mesh.max() <= 1 and -1 <= local.rgb.min() < local.rgb.max() <= 1
     assert (local.mesh > 0.3).float().mean() > (whole.mesh > 0.3).float().mean()
 
-    monkeypatch.chdir(samples.parent)  # as released: relative to where one works
-    (tmp_path / "m.json").write_text('{"mesh": "data/mesh/00000000.png", "text": "data/text/00000000.txt"}\n')
+    monkeypatch.chdir(samples)  # as released: relative to where one works
+    (tmp_path / "m.json").write_text('{"mesh": "mesh/00000000.png", "text": "text/00000000.txt"}\n')
     assert data.read_modalities(tmp_path / "m.json", with_rgb=False)[0].rgb is None
 
 
@@ -392,6 +392,57 @@ def test_training_and_inference(samples, model, tmp_path, capsys):
     assert (pixels(tmp_path / "b" / "result_003_1.png") == first).all()
 
 
+def test_unlocked_middle_only_and_one_view(samples, model, tmp_path, capsys):
+    """A trained UNet comes back with the weights, from the folder and from the file."""
+    run, one_file = tmp_path / "run", tmp_path / "all.ckpt"
+    more = ["--sd_unlocked", "--only_mid_control", "--local_view", "none", "--gradient_checkpointing"]
+    more += ["--max_train_steps", 2, "--save_single_file", one_file, "--report_to", "tensorboard"]
+    train.main(train_args(samples, model, run, *more))
+    assert any("tfevents" in name for name in files_under(run / "logs"))
+    trained = UNet2DConditionModel.from_pretrained(run / "unet").state_dict()
+    base = UNet2DConditionModel.from_pretrained(model / "unet").state_dict()
+    changed = {name.split(".")[0] for name in base if not torch.equal(base[name], trained[name])}
+    assert changed == {"up_blocks", "conv_norm_out", "conv_out"}
+    for path in (run, one_file):
+        again = load_stable_diffusion(str(model))
+        load_decoder(path, again)
+        assert all(torch.equal(tensor, trained[name]) for name, tensor in again.unet.state_dict().items())
+    options = ["--pretrained_model_name_or_path", model, "--weights", run, "--output_dir", tmp_path / "pictures"]
+    assert "pass that flag" in error_of(inference.main, options, capsys)
+
+
+def test_a_released_step_with_text_attention(samples, pipe):
+    """--tas_tokens released: both views excited at the released positions, each as if alone, then the plain losses."""
+    args = train.parse_args(["--tas_tokens", "released", "--local_view", "released", "--tas_steps", "3"])
+    sample = data.read_modalities(samples / "modalities.json")[0]
+    whole, local = data.views(sample, SIZE)
+    part = {"global_rgb": whole.rgb[None], "local_rgb": local.rgb[None]}
+    part |= {"global_mesh": whole.mesh[None], "local_mesh": local.mesh[None]}
+
+    class Alone:
+        process_index = 0
+
+    draws = train.draw_noise(0, 0, 1, part["global_rgb"], pipe, Alone)
+    embeds, stage = encode_texts(pipe, [sample.text], "cpu"), trained_stage(pipe)
+    positions = train.token_choice(args, pipe.tokenizer, [sample])
+    assert positions == [[2]]  # "a dark hand ...": the third word
+    schedule = training_scheduler(pipe)
+    losses = train.step_losses(args, pipe, stage, pipe.unet, schedule, part, embeds, positions, draws)
+    posterior = pipe.vae.encode(whole.rgb[None]).latent_dist
+    clean = pipe.vae.config.scaling_factor * (posterior.mean + posterior.std * draws["global_posterior"]).detach()
+    alphas, t = ddim_scheduler(pipe).alphas_cumprod, draws["timesteps"]
+    for name, mesh, chosen, loss in zip(("global", "local"), (whole.mesh, local.mesh), ([2], [75]), losses):
+        noise = draws[f"{name}_noise"]
+        noisy = alphas[t].sqrt() * clean + (1 - alphas[t]).sqrt() * noise
+        moved = literal_excite(pipe.unet, noisy, t, embeds, chosen, steps=3)
+        with torch.no_grad():
+            down, middle = stage(moved, t, embeds, mesh[None], return_dict=False)
+            eps = pipe.unet(
+                moved, t, embeds, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            ).sample
+        assert loss.item() == pytest.approx(((eps - noise) ** 2).mean().item(), abs=1e-5)
+
+
 @pytest.mark.parametrize("local_view", ["paper", "released"])
 def test_two_steps_are_the_literal_ones(samples, model, pipe, tmp_path, local_view):
     """Losses and weights after two AdamW steps, from the description: noise given, no text attention."""
@@ -500,10 +551,16 @@ def test_training_mistakes(samples, model, tiny_model, tmp_path, capsys, fresh_a
         return error_of(train.main, train_args(samples, model, tmp_path / "run", *more), capsys)
 
     assert "no such file" in message("--resume_path", tmp_path / "none.ckpt")
-    assert "try --tas_model shared" in message("--tas_model", tiny_model) or "no cross-attention" in message(
+    assert f"{tiny_model}: has no cross-attention at a quarter of the latents' side" in message(
         "--tas_model", tiny_model
     )
-    assert "needs a GPU" in message("--mixed_precision", "fp16")
+    if not torch.cuda.is_available():
+        assert "needs a GPU" in message("--mixed_precision", "fp16")
+    assert "not a tracker that accelerate knows" in message("--report_to", "tensorbord")
+    assert "name a .ckpt or a .safetensors" in message("--save_single_file", tmp_path / "all.bin")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    assert "holds config.json and no run of this script" in message("--output_dir", tmp_path / "mine")
     assert "modalities.json" in message("--data_dir", tmp_path)
     assert "is not a multiple of" in message("--resolution", 60)
     assert not (tmp_path / "run" / "config.json").exists()
