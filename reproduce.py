@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ from hand1000.cli import (
     say,
     seed_int,
 )
-from hand1000.evaluation import METRICS, Score, all_scores, resamples
+from hand1000.evaluation import METRICS, NO_SCORE, REAL, Score, all_scores, hand_scores, resamples
 from hand1000.files import atomic_file, check_writable, fingerprint, list_photos, read_lines
 from hand1000.gestures import PHRASES
 
@@ -132,6 +133,8 @@ def main(argv=None) -> None:
         say(f"\n[{number}/{len(steps)}] {step.name}")
         run_step(args, step)
     if "evaluate" in args.stages:
+        for gesture in args.gestures:
+            evaluate_real(args, gesture)
         for gesture, seed, row in cells(args, rows):
             evaluate(args, gesture, seed, row)
     if "report" in args.stages:
@@ -199,8 +202,10 @@ def ablation(args: argparse.Namespace, what: str, value: str) -> Variant:
         return row._replace(train_args=["--schedule", value])
     if what == "captioner":
         return row._replace(captioner=value)
+    if what == "without" and value == "fusion":
+        return row._replace(train_args=WITHOUT[value], mu=1, run="Lambda_1")  # a run that the row "Lambda 1" shares
     if what == "without" and value in WITHOUT:
-        return row._replace(train_args=WITHOUT[value], mu=1 if value == "fusion" else args.mu)
+        return row._replace(train_args=WITHOUT[value])
     raise UserError(
         f"--ablate {what} {value}: there are Lambda and mu (0 to 1), schedule (interleaved, staged), captioner, "
         f"and without ({', '.join(WITHOUT)})"
@@ -434,16 +439,38 @@ def evaluate(args: argparse.Namespace, gesture: str, seed: int, row: Variant) ->
     cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints([real, *given])])
 
     def run() -> None:
-        say(f"\nMetrics of {pictures}")
         cache.mkdir(parents=True, exist_ok=True)
-        workers = cpu_count() if args.num_workers is None else args.num_workers
-        options = {"resamples": args.bootstrap, "seed": 0, "num_workers": workers, **feature_options(args)}
-        scores = all_scores(real, pictures, gesture=gesture, cache=cache, **options)
-        say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
-        with atomic_file(output) as temporary:
-            temporary.write_text(json.dumps({"images": len(list_photos(pictures)), "scores": scores}, indent=1))
+        options = {**score_options(args), **feature_options(args)}
+        write_scores(output, pictures, lambda: all_scores(real, pictures, gesture=gesture, cache=cache, **options))
 
     once(args, *record, run)
+
+
+def evaluate_real(args: argparse.Namespace, gesture: str) -> None:
+    """What the test photos themselves score in the metrics of hands."""
+    record = real_evaluation(args, gesture)
+    _, _, (real,), (output,) = record
+
+    def run() -> None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_scores(output, real, lambda: hand_scores(real, gesture=gesture, **score_options(args)))
+
+    once(args, *record, run)
+
+
+def write_scores(output: Path, pictures: Path, score: Callable[[], dict[str, Score]]) -> None:
+    """Compute a row's scores, print and keep them; a metric that does not apply is NaN."""
+    say(f"\nMetrics of {pictures}")
+    scores = score()
+    say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
+    content = {"images": len(list_photos(pictures)), "scores": dict.fromkeys(METRICS, NO_SCORE) | scores}
+    with atomic_file(output) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+
+
+def score_options(args: argparse.Namespace) -> dict[str, int]:
+    workers = cpu_count() if args.num_workers is None else args.num_workers
+    return {"resamples": args.bootstrap, "seed": 0, "num_workers": workers}
 
 
 def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant):
@@ -453,6 +480,12 @@ def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant):
     given = [path for path in (args.feature_extractor, args.inception_weights) if path]
     inputs = [folder / "pictures", args.data_root / f"{gesture}_test", *given]
     return f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"]
+
+
+def real_evaluation(args: argparse.Namespace, gesture: str):
+    """The same of the test photos."""
+    output = args.output_dir / gesture / "real_scores.json"
+    return f"{gesture}/real/evaluate", {"bootstrap": args.bootstrap}, [args.data_root / f"{gesture}_test"], [output]
 
 
 def feature_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -476,16 +509,18 @@ def short_hash(content: Any) -> str:
 
 
 def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int, str], dict[str, Any]]:
-    """`images` and `scores` of every cell that has been evaluated, by gesture, seed and the row's name."""
-    found = {}
+    """`images` and `scores` of everything evaluated, by gesture, seed (None for the real photos) and the row's name."""
+    records = {(gesture, None, REAL): real_evaluation(args, gesture) for gesture in args.gestures}
     for gesture, seed, row in cells(args, rows):
-        record = evaluation(args, gesture, seed, row)
+        records[gesture, seed, row.name] = evaluation(args, gesture, seed, row)
+    found = {}
+    for key, record in records.items():
         path = record[-1][0]
         if not is_complete(args, *record):
             raise UserError(f"{path}: not evaluated yet with these settings; run the stage evaluate first")
         content = json.loads(path.read_text(encoding="utf-8"))
         content["scores"] = {metric: Score(*content["scores"][metric]) for metric in METRICS}
-        found[gesture, seed, row.name] = content
+        found[key] = content
     return found
 
 
@@ -493,18 +528,36 @@ def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str
 
 
 def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[Variant]) -> None:
-    """Every command, marked where it is complete, and how much disk space the models will take."""
-    open_steps = 0
+    """Every command, marked where it is complete; the disk space that the models will take, and the time."""
+    to_do: Counter[str] = Counter()
     for step in steps:
         complete = is_complete(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs)
-        open_steps += not complete
-        say(
-            f"{'complete' if complete else 'to do   '}  {step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
-        )
+        to_do[step.stage] += not complete
+        command = f"{step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
+        say(f"{'complete' if complete else 'to do   '}  {command}")
+    if "evaluate" in args.stages:
+        records = [evaluation(args, *cell) for cell in cells(args, rows)]
+        records += [real_evaluation(args, gesture) for gesture in args.gestures]
+        to_do["evaluate"] = sum(not is_complete(args, *record) for record in records)
+    counts = [f"{count} to {stage}" for stage, count in to_do.items() if count]
+    say(f"\n{len(steps)} steps; {', '.join(counts) or 'all complete'}")
     trainings = [step for step in steps if step.stage == "train" and not step.outputs[0].exists()]
     size = sum(sum(file.stat().st_size for file in path.rglob("*")) for path in local_model(args)) or MODEL_BYTES
-    say(f"\n{len(steps)} steps, {open_steps} to do; {len(list(cells(args, rows)))} sets of pictures to evaluate")
     say(f"disk space: about {len(trainings) * size / 1e9:.1f} GB for {len(trainings)} models still to train")
+    say(f"time: {time_estimate(args, to_do)}")
+
+
+def time_estimate(args: argparse.Namespace, to_do: Counter[str]) -> str:
+    """By what finished steps of the same stages took in this output folder."""
+    taken: dict[str, list[float]] = {}
+    for path in (args.output_dir / "steps").rglob("*.json"):
+        stage = "generate" if path.stem == "mu_sweep" else path.stem
+        taken.setdefault(stage, []).append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    unknown = [stage for stage, count in to_do.items() if count and stage not in taken]
+    if unknown:
+        return f"not known yet for {', '.join(unknown)}; run one gesture and seed, then ask again"
+    seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
+    return f"about {seconds / 60:.0f} minutes, by the stages that have run"
 
 
 if __name__ == "__main__":

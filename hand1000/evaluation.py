@@ -170,6 +170,8 @@ class Score(NamedTuple):
 NO_SCORE = Score(*[float("nan")] * 3)
 METRICS = {"FID": -1, "KID": -1, "FID-H": -1, "KID-H": -1, "HAND-CONF": 1, "hand found": 1, "gesture accuracy": 1}
 """Every metric, and 1 where more is better, -1 where less is."""
+REAL = "real photos"
+"""The row of the test photos themselves: what hands of the gesture score that are real."""
 
 
 def all_scores(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hand1000.cli import say
-from hand1000.evaluation import METRICS, Score
+from hand1000.evaluation import METRICS, REAL, Score
 from hand1000.files import atomic_file, read_lines
 from hand1000.generation import contact_sheet
 from hand1000.run_folder import software
@@ -32,8 +32,9 @@ PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "
 GRID_PROMPTS = 3  # of each gesture on grid.png
 NOTE = (
     "Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets. Bold: better "
-    "than the base model, and the two intervals do not overlap. {extractor} The last line is the change that the paper "
-    "reports, on other data and other features: only its direction can be compared."
+    "than the base model, and the two intervals do not overlap. The real photos are those of the test: what they score "
+    "is the goal, which may lie below the base model's HAND-CONF. {extractor} The last line is the change that the "
+    "paper reports, on other data and other features: only its direction can be compared."
 )
 
 
@@ -51,11 +52,11 @@ def write_report(args: argparse.Namespace, variants: Sequence, results: dict, se
 
     Args:
         variants: the rows that `reproduce.py` drew, base first.
-        results: `images` and `scores` by gesture, seed and the row's name.
+        results: `images` and `scores` by gesture, seed (None for the real photos) and the row's name.
         seconds: since the command began.
     """
     folder, names = args.output_dir, [variant.name for variant in variants]
-    rows = table(results, args.gestures, args.seeds, names)
+    rows = table(results, args.gestures, [REAL, *names])
     note = NOTE.format(seeds=", ".join(map(str, args.seeds)), extractor=extractor_note(args))
     write_text(folder / "table.md", f"{markdown(rows)}\n{note}\n")
     write_text(folder / "table.tex", latex(rows))
@@ -77,12 +78,12 @@ def write_report(args: argparse.Namespace, variants: Sequence, results: dict, se
 # The table
 
 
-def table(results: dict, gestures: Sequence[str], seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
+def table(results: dict, gestures: Sequence[str], names: Sequence[str]) -> list[Row]:
     """Means over the seeds for each gesture and row, then over the gestures, with Hand1000's change from the base."""
     rows = []
     for gesture in gestures:
         for name in names:
-            cells = [results[gesture, seed, name]["scores"] for seed in seeds]
+            cells = [cell["scores"] for key, cell in results.items() if (key[0], key[2]) == (gesture, name)]
             rows.append(
                 Row(gesture, name, {metric: mean_score([c[metric] for c in cells]) for metric in METRICS}, set())
             )
@@ -90,9 +91,12 @@ def table(results: dict, gestures: Sequence[str], seeds: Sequence[int], names: S
         for name in names:
             cells = [row.scores for row in rows if row.variant == name]
             rows.append(Row("mean", name, {m: mean_score([c[m] for c in cells]) for m in METRICS}, set()))
-    base = {row.gesture: row.scores for row in rows if row.variant == names[0]}
+    base = {row.gesture: row.scores for row in rows if row.variant == "base"}
     return [
-        row._replace(better={m for m in METRICS if is_better(m, row.scores[m], base[row.gesture][m])}) for row in rows
+        row._replace(better={m for m in METRICS if is_better(m, row.scores[m], base[row.gesture][m])})
+        if row.variant != REAL
+        else row
+        for row in rows
     ]
 
 

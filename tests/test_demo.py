@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import pytest
 from conftest import error_of, files_under, pixels
@@ -24,14 +25,20 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
     results = {"table.md", "table.csv", "table.tex", "results.json", "report.html", "grid.png", "losses.png"}
     assert results <= made and "call/mu_sweep/grid.png" in made
     table = (tmp_path / "table.md").read_text()
-    for row in ("base", "Hand1000", "mu 1", "without stage_2"):
+    for row in ("real photos", "base", "Hand1000", "mu 1", "without stage_2"):
         assert f"| call | {row} | " in table
     assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – |" in table
     assert pixels(tmp_path / "grid.png").shape[1] == 600
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert {row["metric"] for row in rows} == set(METRICS) and len(rows) == 4 * len(METRICS)
+    assert {row["metric"] for row in rows} == set(METRICS) and len(rows) == 5 * len(METRICS)
     content = json.loads((tmp_path / "results.json").read_text())
-    assert [cell["row"] for cell in content["results"]] == ["base", "Hand1000", "mu 1", "without stage_2"]
+    assert [cell["row"] for cell in content["results"]] == [
+        "real photos",
+        "base",
+        "Hand1000",
+        "mu 1",
+        "without stage_2",
+    ]
     assert all(cell["images"] == 10 for cell in content["results"])
     assert content["stages"]["call/seed_0/hand1000/train"]["peak_memory_gb"]["process"] > 0.1
     page = (tmp_path / "report.html").read_text()
@@ -39,7 +46,10 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
 
     demo.main(arguments)
     output = capsys.readouterr().out
-    assert "already finished" in output and output.count("complete: ") == 14 and "Drawing" not in output
+    assert "already finished" in output and output.count("complete: ") == 15 and "Drawing" not in output
+    plan = ["--gestures", "call", "--data_root", str(tmp_path / "data"), "--captioner", "synthetic", "--dry_run"]
+    reproduce.main([*plan, "--output_dir", str(tmp_path), "--seeds", "1"])
+    assert re.search(r"time: about \d+ minutes, by the stages that have run", capsys.readouterr().out)
     (tmp_path / "data" / "call_test_synthetic_modified.txt").write_text("changed\n")
     assert "lines" in error_of(demo.main, arguments, capsys)
 
@@ -78,6 +88,8 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     output = capsys.readouterr().out
     assert output.count("train.py") == 4  # two seeds, two values of Lambda; another mu needs no training
     assert "captioning/blip2.py" in output and "4 models still to train" in output
+    assert "2 to caption, 2 to enrich, 1 to feature, 4 to train, 9 to generate, 9 to evaluate" in output
+    assert "time: not known yet for caption, enrich, feature, train, generate, evaluate;" in output
     assert not (tmp_path / "out").exists()
 
 
@@ -87,10 +99,12 @@ def test_table_marks_what_is_better_beyond_the_intervals():
     def cell(fid, confidence):
         return {"scores": {**nothing, "FID": Score(fid, fid - 1, fid + 1), "HAND-CONF": Score(confidence, 0.8, 0.9)}}
 
-    results = {("call", seed, "base"): cell(10 + seed, 0.84) for seed in (0, 1)}
+    results = {("call", None, "real photos"): cell(0, 0.99)}
+    results |= {("call", seed, "base"): cell(10 + seed, 0.84) for seed in (0, 1)}
     results |= {("call", seed, "Hand1000"): cell(5 + seed, 0.86) for seed in (0, 1)}
-    rows = report.table(results, ["call"], [0, 1], ["base", "Hand1000"])
-    assert rows[1].scores["FID"] == (5.5, 4.5, 6.5) and rows[1].better == {"FID"} and not rows[0].better
+    rows = report.table(results, ["call"], ["real photos", "base", "Hand1000"])
+    assert rows[2].scores["FID"] == (5.5, 4.5, 6.5) and rows[2].better == {"FID"}
+    assert not rows[0].better and not rows[1].better
     text = report.markdown(rows)
     assert "| **5.50 [4.50, 6.50]** | – |" in text and "| call | change | -5.000 | – |" in text
     assert r"\textbf{5.50 [4.50, 6.50]}" in report.latex(rows)
@@ -101,7 +115,7 @@ def test_the_papers_claim_in_miniature(tmp_path):
     """The base draws hands but not the gesture; Hand1000 draws it, and the pictures come closer to the real ones."""
     demo.main(["--output_dir", str(tmp_path), "--gestures", "call"])
     cells = json.loads((tmp_path / "results.json").read_text())["results"]
-    base, ours = (cell["scores"] for cell in cells)
+    _, base, ours = (cell["scores"] for cell in cells)
     for metric in ("FID", "KID", "FID-H", "KID-H"):
         assert ours[metric][0] < base[metric][0], metric
     assert ours["gesture accuracy"][1] > base["gesture accuracy"][2]
