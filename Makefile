@@ -5,13 +5,17 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test readme-test lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic_hands.demo --output_dir results/demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Every command of the README, on a fresh clone with an environment of its own; about half an hour.
+readme-test: .venv/installed
+	$(BIN)/python tests/readme_commands.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -297,7 +297,9 @@ def sweep_step(args: argparse.Namespace, gesture: str, seed: int) -> Step:
     arguments, inputs = generation(args, gesture, seed, row)
     pictures = args.output_dir / gesture / "mu_sweep"
     arguments += ["--img_save_path", str(pictures), "--mu", *SWEEP_MU, "--num_images", SWEEP_PROMPTS]
-    return Step("generate", f"{gesture}/mu_sweep", "image_generation", arguments, inputs, [pictures / "grid.png"])
+    return Step(
+        "generate", f"{gesture}/mu_sweep/generate", "image_generation", arguments, inputs, [pictures / "grid.png"]
+    )
 
 
 def generation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> tuple[list[str], list[Path]]:
@@ -551,8 +553,7 @@ def time_estimate(args: argparse.Namespace, to_do: Counter[str]) -> str:
     """By what finished steps of the same stages took in this output folder."""
     taken: dict[str, list[float]] = {}
     for path in (args.output_dir / "steps").rglob("*.json"):
-        stage = "generate" if path.stem == "mu_sweep" else path.stem
-        taken.setdefault(stage, []).append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        taken.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
     unknown = [stage for stage, count in to_do.items() if count and stage not in taken]
     if unknown:
         return f"not known yet for {', '.join(unknown)}; run one gesture and seed, then ask again"

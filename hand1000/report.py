@@ -282,6 +282,8 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 td b { color: #06623b; }
 img { max-width: 100%; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.pictures img { flex: 1 1 22rem; min-width: 0; max-width: 36rem; }
+summary { cursor: pointer; margin: 0.7rem 0; }
 """
 
 
@@ -294,11 +296,12 @@ def page(args: argparse.Namespace, rows: Sequence[Row], note: str, facts: dict[s
     body = "".join("<tr>" + "".join(f"<td>{text}</td>" for text in line) + "</tr>\n" for line in cells[1:])
     sweeps = [args.output_dir / gesture / "mu_sweep" / "grid.png" for gesture in args.gestures]
     sheets = "".join(picture(sheet, f"mu sweep of {sheet.parent.parent.name}") for sheet in sweeps if sheet.is_file())
-    costs = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{cost['seconds']:.0f} s</td>"
-        f"<td>{', '.join(f'{place} {size} GB' for place, size in cost['peak_memory_gb'].items())}</td></tr>\n"
-        for name, cost in facts["stages"].items()
-    )
+    costs = facts["stages"]
+    each = "".join(cost_line(name, [cost]) for name, cost in costs.items())
+    stages = dict.fromkeys(stage_of(name) for name in costs)
+    sums = "".join(cost_line(stage, [c for name, c in costs.items() if stage_of(name) == stage]) for stage in stages)
+    sums += cost_line("all", list(costs.values()))
+    cost_head = "<thead><tr><th>stage</th><th>runs</th><th>time</th><th>peak memory</th></tr></thead>"
     versions = ", ".join(f"{name} {number}" for name, number in facts["software"].items())
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Hand1000: {html.escape(gestures)}</title>
@@ -313,12 +316,28 @@ def page(args: argparse.Namespace, rows: Sequence[Row], note: str, facts: dict[s
 <div class="pictures">{sheets}</div>
 <h2>Losses</h2>
 {picture(args.output_dir / "losses.png", "losses of Stage II and III, photo by photo")}
-<h2>Cost of every stage</h2>
-<table><thead><tr><th>stage</th><th>time</th><th>peak memory</th></tr></thead><tbody>
-{costs}</tbody></table>
+<h2>Cost of the stages</h2>
+<table>{cost_head}<tbody>
+{sums}</tbody></table>
+<details><summary>each run</summary><table>{cost_head}<tbody>
+{each}</tbody></table></details>
 <p>{html.escape(facts["machine"])}. {html.escape(versions)}. Commit {facts["git_commit"]}.</p>
 </body></html>
 """
+
+
+def stage_of(name: str) -> str:
+    """The stage that a step belongs to, by its name."""
+    return name.rpartition("/")[2]
+
+
+def cost_line(name: str, costs: Sequence[dict[str, Any]]) -> str:
+    """A line of the table of costs: the time of all of them, the highest peak."""
+    seconds = sum(cost["seconds"] for cost in costs)
+    time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+    places = {place: max(cost["peak_memory_gb"].get(place, 0) for cost in costs) for place in ("process", "gpu")}
+    memory = ", ".join(f"{place} {size} GB" for place, size in places.items() if size)
+    return f"<tr><td>{html.escape(name)}</td><td>{len(costs)}</td><td>{time}</td><td>{memory}</td></tr>\n"
 
 
 def picture(path: Path, alt: str) -> str:

@@ -51,20 +51,20 @@ def main(argv=None) -> None:
     data = args.output_dir / "data"
     counts = ["--num", str(args.num), "--num_test", str(args.num_test)]
     run(make_dataset, ["--output_dir", str(data), "--gestures", *args.gestures, *counts])
-    train_args = TRAIN_ARGS.format(rate=RATES[args.schedule], schedule=args.schedule)
     ablations = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
-    run(
-        reproduce,
-        [
-            *("--gestures", *args.gestures, "--data_root", str(data), "--captioner", CAPTIONER),
-            *("--pretrained_model_name_or_path", str(MINI / "model"), "--seeds", *map(str, args.seeds)),
-            *("--mu", str(MU)),
-            *("--feature_extractor", str(MINI / "features.pt"), "--output_dir", str(args.output_dir)),
-            *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
-            *ablations,
-        ],
-    )
+    settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)
+    run(reproduce, ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *ablations])
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")
+
+
+def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: str) -> list[str]:
+    """The arguments of reproduce.py that belong to the miniature model."""
+    train_args = TRAIN_ARGS.format(rate=RATES[schedule], schedule=schedule)
+    return [
+        *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner, "--mu", str(MU)),
+        *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
+        *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
+    ]
 
 
 def run(script, arguments: list[str]) -> None:
