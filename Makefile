@@ -20,6 +20,7 @@ readme-test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/installed: requirements.txt
 	@test -n "$(PYTHON)" || { echo "needs Python 3.10, 3.11 or 3.12 (mediapipe has no wheel for others)"; exit 2; }

@@ -88,7 +88,8 @@ def clip_similarities(
     model = load_pretrained(CLIPModel, model_path, dtype=torch.float32).to(device).eval()
     longest = model.config.text_config.max_position_embeddings
 
-    stream, image_caption, caption_sum, cut_off = map_photos(_unchanged, photos, num_workers=num_workers), 0.0, 0.0, 0
+    stream, image_caption, cut_off = map_photos(_unchanged, photos, num_workers=num_workers), 0.0, 0
+    caption_sum = torch.zeros((), dtype=torch.float64)
     with progress(total=len(photos), desc="CLIP", unit="photo") as bar, torch.inference_mode():
         for start in range(0, len(photos), batch_size):
             texts = list(captions[start : start + batch_size])
@@ -102,7 +103,7 @@ def clip_similarities(
             )
             outputs = model(**inputs.to(device))
             image, text = (
-                torch.nn.functional.normalize(embeds.double(), dim=-1)
+                torch.nn.functional.normalize(embeds.cpu().double(), dim=-1)
                 for embeds in (outputs.image_embeds, outputs.text_embeds)
             )
             image_caption += float((image * text).sum())

@@ -71,6 +71,15 @@ class Step(NamedTuple):
     outputs: list[Path]
 
 
+class Evaluation(NamedTuple):
+    """What a folder of pictures is measured with; complete as a step is."""
+
+    name: str
+    settings: dict[str, Any]
+    inputs: list[Path]
+    outputs: list[Path]
+
+
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
@@ -128,6 +137,9 @@ def main(argv=None) -> None:
     steps = [step for step in plan(args, rows) if step.stage in args.stages]
     if args.dry_run:
         return print_plan(args, steps, rows)
+    for step in steps:
+        if step.stage in ("train", "generate"):  # a mistake in --train_args shows now, not after hours
+            importlib.import_module(step.script).parse_args(step.arguments)
     started = time.monotonic()
     for number, step in enumerate(steps, start=1):
         say(f"\n[{number}/{len(steps)}] {step.name}")
@@ -475,19 +487,19 @@ def score_options(args: argparse.Namespace) -> dict[str, int]:
     return {"resamples": args.bootstrap, "seed": 0, "num_workers": workers}
 
 
-def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant):
+def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Evaluation:
     """Name, settings, inputs and outputs of a cell's evaluation."""
     folder = cell_folder(args, gesture, seed, row)
     settings = {**{name: str(value) for name, value in feature_options(args).items()}, "bootstrap": args.bootstrap}
     given = [path for path in (args.feature_extractor, args.inception_weights) if path]
     inputs = [folder / "pictures", args.data_root / f"{gesture}_test", *given]
-    return f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"]
+    return Evaluation(f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"])
 
 
-def real_evaluation(args: argparse.Namespace, gesture: str):
+def real_evaluation(args: argparse.Namespace, gesture: str) -> Evaluation:
     """The same of the test photos."""
-    output = args.output_dir / gesture / "real_scores.json"
-    return f"{gesture}/real/evaluate", {"bootstrap": args.bootstrap}, [args.data_root / f"{gesture}_test"], [output]
+    inputs, outputs = [args.data_root / f"{gesture}_test"], [args.output_dir / gesture / "real_scores.json"]
+    return Evaluation(f"{gesture}/real/evaluate", {"bootstrap": args.bootstrap}, inputs, outputs)
 
 
 def feature_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -510,9 +522,11 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int, str], dict[str, Any]]:
+def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int | None, str], dict[str, Any]]:
     """`images` and `scores` of everything evaluated, by gesture, seed (None for the real photos) and the row's name."""
-    records = {(gesture, None, REAL): real_evaluation(args, gesture) for gesture in args.gestures}
+    records: dict[tuple[str, int | None, str], Evaluation] = {}
+    for gesture in args.gestures:
+        records[gesture, None, REAL] = real_evaluation(args, gesture)
     for gesture, seed, row in cells(args, rows):
         records[gesture, seed, row.name] = evaluation(args, gesture, seed, row)
     found = {}

@@ -130,8 +130,6 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == "interleaved" and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
-    if args.schedule == "staged" and args.finetune_steps < 1:
-        raise UserError("--schedule staged needs at least one of --finetune_steps")
     if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():

@@ -90,10 +90,11 @@ def _first_line(path: Path) -> str:
 def _check_box(box: object, where: str) -> Box | None:
     if box is None:
         return None
-    numbers = [side for side in box if isinstance(side, int | float)] if isinstance(box, list) else []
-    if len(numbers) != 4 or len(box) != 4 or not all(map(math.isfinite, numbers)):
-        raise UserError(f'{where}: "bbox" is four numbers: left, top, right, bottom')
-    return tuple(int(side) for side in box)
+    match box:
+        case [int() | float(), int() | float(), int() | float(), int() | float()] if all(map(math.isfinite, box)):
+            left, top, right, bottom = map(int, box)
+            return left, top, right, bottom
+    raise UserError(f'{where}: "bbox" is four numbers: left, top, right, bottom')
 
 
 def content_hash(samples: Sequence[Sample]) -> str:

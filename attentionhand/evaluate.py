@@ -112,7 +112,7 @@ def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
         raise UserError(f"{folder}: has no pictures")
     numbers = [re.fullmatch(r"result_(\d+)_\d+", path.stem) for path in pictures]
     if all(numbers):
-        indices = [int(match[1]) for match in numbers]
+        indices = [int(match[1]) for match in numbers if match]
     elif len(pictures) == labels:
         indices = list(range(labels))
     else:

@@ -1,5 +1,7 @@
 """Sampling under control: DDIM with classifier-free guidance as the released `inference.py` does it."""
 
+from typing import Any
+
 import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from PIL import Image
@@ -40,7 +42,11 @@ def sample_latents(
     negative = negative_prompt_embeds.to(device).expand_as(prompt_embeds)
     scheduler = ddim_scheduler(pipe)
     scheduler.set_timesteps(num_inference_steps)
-    options = {"conditioning_scale": strength, "guess_mode": guess_mode, "only_mid_control": only_mid_control}
+    options: dict[str, Any] = {
+        "conditioning_scale": strength,
+        "guess_mode": guess_mode,
+        "only_mid_control": only_mid_control,
+    }
     for timestep in scheduler.timesteps.to(device):
         latents = before_step(latents, timestep)
         if guess_mode:

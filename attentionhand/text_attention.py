@@ -138,7 +138,8 @@ class AttentionMaps:
     """An attention processor that keeps the maps (B, heads, pixels, tokens) of its layers and stops at the last."""
 
     def __init__(self, count: int, stop: bool = True) -> None:
-        self.count, self.stop, self.maps = count, stop, []
+        self.count, self.stop = count, stop
+        self.maps: list[torch.Tensor] = []
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_) -> torch.Tensor:
         query, key, value = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)

@@ -229,7 +229,7 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
     if args.sd_unlocked:
         trained["decoder"] = decoder_of(pipe.unet).requires_grad_(True)
     optimizer = make_optimizer(args, trained)
-    start, losses = 0, []
+    start, losses = 0, list[list[float]]()
     if checkpoint := find_checkpoint(args):
         start, losses = load_state(checkpoint, trained, optimizer, settings)
         say(f"going on from {checkpoint}")
@@ -529,6 +529,7 @@ def validate(args, pipe, stage, samples, embeds, step: int) -> None:
     stage.train()
     sheet = Image.new("RGB", (3 * args.resolution, len(wholes) * args.resolution))
     for row, (whole, picture) in enumerate(zip(wholes, pictures)):
+        assert whole.rgb is not None  # what is trained on has a picture
         for column, tensor in enumerate((whole.mesh, (whole.rgb + 1) / 2)):
             tile = Image.fromarray((255 * tensor).round().byte().permute(1, 2, 0).numpy())
             sheet.paste(tile, (column * args.resolution, row * args.resolution))

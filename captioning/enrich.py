@@ -37,7 +37,7 @@ from hand1000.files import check_writable, is_utf8, progress, read_paired_lines
 from hand1000.gestures import PHRASES
 from hand1000.pretrained import check_model, load_pretrained
 
-DEFAULT_MODELS = {"transformers": "meta-llama/Meta-Llama-3-8B-Instruct", "openai": "llama3", "rule": None}
+DEFAULT_MODELS = {"transformers": "meta-llama/Meta-Llama-3-8B-Instruct", "openai": "llama3", "rule": ""}
 MAX_NEW_TOKENS = 128
 ATTEMPTS, FIRST_WAIT = 5, 1.0  # of a request that fails, and seconds before the second one; doubled each time
 Chat = list[dict[str, str]]  # messages with a role and a content
@@ -115,9 +115,9 @@ def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) 
     """
     chats = [[{"role": "user", "content": enrichment_prompt(caption, phrase)}] for caption in captions]
     made: list[dict[str, str] | None] = [None] * len(captions)
-    for attempt in range(1 + retries) if ask else ():
+    for attempt in range(1 + retries):
         open_places = [place for place, record in enumerate(made) if record is None]
-        if not open_places:
+        if ask is None or not open_places:
             break
         for place, answer in zip(open_places, ask([chats[place] for place in open_places])):
             answer = answer.encode("utf-8", "ignore").decode().strip()  # half a surrogate pair can't be written

@@ -13,7 +13,7 @@ class UserError(Exception):
     """Something the person at the shell can mend. The text says what is wrong, in which file, and what to do."""
 
 
-def command_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], None]:
+def command_line(main: Callable[..., None]) -> Callable[..., None]:
     """Let `main(argv=None)` end a user's mistake with one line and exit status 2, without a traceback."""
 
     @functools.wraps(main)
@@ -21,10 +21,11 @@ def command_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequ
         try:
             main(argv)
         except (UserError, OSError) as error:
+            message = str(error)
             if isinstance(error, OSError) and error.filename:  # a full disk, a folder without permission
-                error = f"{error.filename}: {error.strerror}"
+                message = f"{error.filename}: {error.strerror}"
             if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once on every machine
-                print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+                print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

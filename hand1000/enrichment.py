@@ -45,8 +45,8 @@ def enrich_by_rule(caption: str, phrase: str) -> str:
     if found:
         before, after = caption[: found.start()], caption[found.end() :]
     else:
-        before, after = re.fullmatch(r"(.*?)([\s,.;:!?]*)", caption).groups()
-        after = after.strip(" ,;:")
+        before = caption.rstrip(" ,.;:!?")
+        after = caption[len(before) :].strip(" ,;:")
     other = rf"(?:{_whole(phrase).pattern}|{GESTURE.pattern})"
     for _ in range(3):  # taking one out may bring another's parts together
         before = re.sub(rf"{other}(?:,?\s+{AND}\b)?", "", one_line(before), flags=re.I)

@@ -187,7 +187,8 @@ def all_scores(
     """
     from hand1000.features import features_of_both, save_features
 
-    scores, protocol = {}, features.get("protocol", "released")
+    scores: dict[str, Score] = {}
+    protocol = features.get("protocol", "released")
     for suffix, hands in (("", False), ("-H", True)):
         saved = cache / f"real{suffix}.npz"
         try:

@@ -127,7 +127,7 @@ def extract(
     state = PartialState(cpu=processes_need_cpu())
     batches = [range(start, min(start + batch_size, len(paths))) for start in range(0, len(paths), batch_size)]
     own = batches[state.process_index :: state.num_processes]
-    results = []  # (first photo, features, photos without a hand, error)
+    results: list[tuple[int, np.ndarray | None, int, str | None]] = []  # first photo, features, without a hand, error
     desc = f"Features of {paths[0].parent.name}"
     function = functools.partial(pictures_of_photo, protocol=protocol, crop=crop)
     stream = map_photos(function, [paths[index] for batch in own for index in batch], num_workers=num_workers)
@@ -138,7 +138,7 @@ def extract(
             if errors:
                 results.append((batch[0], None, 0, str(errors[0])))
                 break  # not raised here: the other processes have to hear of it
-            pictures = [picture for photo in photos for picture in photo]
+            pictures = [picture for photo in photos if not isinstance(photo, UserError) for picture in photo]
             try:
                 if pictures:
                     results.append((batch[0], batch_features(extractor, pictures, state.device), 0, None))
@@ -178,7 +178,7 @@ def batch_features(extractor: Extractor, pictures: Sequence[np.ndarray], device:
             stack = torch.from_numpy(np.stack([pictures[place] for place in some])).to(device)
             for place, row in zip(some, extractor(stack).float().cpu().numpy()):
                 rows[place] = row
-    return _joined([row[None] for row in rows])
+    return _joined([row[None] for row in rows if row is not None])
 
 
 # Extractors

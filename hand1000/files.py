@@ -5,8 +5,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
@@ -87,7 +87,7 @@ def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:
 
 def map_photos(
     function: Callable[[Image.Image], Result], paths: Sequence[Path], *, num_workers: int | None = None
-) -> Iterator[Result | UserError]:
+) -> Generator[Result | UserError, None, None]:
     """`function` of each photo, in the order of `paths`, computed by worker processes (default: one a core).
 
     An unreadable photo yields its UserError, for the caller to raise or to count. Workers run only a little ahead of
@@ -100,7 +100,7 @@ def map_photos(
     # Processes, because MediaPipe's objects can't be shared; spawned, because forking after torch has started
     # its threads can hang.
     pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
-    waiting = collections.deque()
+    waiting: collections.deque[Future] = collections.deque()
     try:
         for start in range(0, len(paths), PHOTOS_A_TASK):
             waiting.append(pool.submit(_apply_to_photos, function, paths[start : start + PHOTOS_A_TASK]))

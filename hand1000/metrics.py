@@ -235,13 +235,12 @@ def check_features(real: np.ndarray, fake: np.ndarray, names: tuple[str, str] = 
 def _two_arrays(real: Source, fake: Source, *, protocol: str = "released", **options) -> tuple[np.ndarray, np.ndarray]:
     if protocol not in PROTOCOLS:
         raise UserError(f"no protocol '{protocol}'; there are {' and '.join(PROTOCOLS)}")
-    are_paths = [isinstance(side, str | Path) for side in (real, fake)]
-    if all(are_paths):
+    if isinstance(real, str | Path) and isinstance(fake, str | Path):
         from hand1000.features import features_of_both
 
-        real, fake = features_of_both(real, fake, protocol=protocol, **options)
-        return real.features, fake.features
-    if any(are_paths) or options:
+        sides = features_of_both(real, fake, protocol=protocol, **options)
+        return sides[0].features, sides[1].features
+    if isinstance(real, str | Path) or isinstance(fake, str | Path) or options:
         raise TypeError("give two arrays and no options, or two folders or .npz files")
     real, fake = np.asarray(real), np.asarray(fake)
     check_features(real, fake)

@@ -65,7 +65,12 @@ def write_report(args: argparse.Namespace, variants: Sequence, results: dict, se
         comparison_grid(args, variants).save(temporary, format="PNG")
     with atomic_file(folder / "losses.png") as temporary:
         temporary.write_bytes(loss_curves(args, variants))
-    facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "this_run_s": round(seconds)}
+    facts: dict[str, Any] = {
+        "machine": machine(),
+        "software": software(),
+        "git_commit": git_commit(),
+        "this_run_s": round(seconds),
+    }
     facts["stages"] = stage_costs(folder / "steps")
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     listed = [{"gesture": gesture, "seed": seed, "row": row, **cell} for (gesture, seed, row), cell in results.items()]

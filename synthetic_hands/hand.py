@@ -4,6 +4,7 @@ Hand frame: unit palm length (wrist to middle knuckle), wrist at the origin, fin
 camera), thumb of a right hand towards +x. A left hand is its mirror image.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ def joints_of(pose: Pose, *, noise: float = 0, rng: np.random.Generator | None =
     Args:
         noise: standard deviation of every joint angle in degrees; the result stays within a hand's limits.
     """
-    jitter = (lambda shape: rng.normal(0, noise, shape)) if noise else np.zeros
+    jitter = functools.partial(rng.normal, 0, noise) if noise and rng else np.zeros
     flexion = np.clip(np.array(pose.flexion) + jitter((4, 3)), *FLEXION_LIMITS.T)
     spread = np.radians(np.clip(np.array(pose.spread) + jitter(4) / 3, *SPREAD_LIMITS))
     joints = [np.zeros(3), THUMB_ROOT]

@@ -89,7 +89,8 @@ def is_made(folder: Path, settings: dict) -> bool:
 
 def write_hand1000(folder: Path, settings: dict, num_workers: int) -> int:
     """The files between the stages of Hand1000; how many pictures."""
-    jobs, lists = [], []
+    jobs: list[tuple[str, list[int], Path]] = []
+    lists = []
     for gesture in settings["gestures"]:
         for name, first, count in (
             (gesture, 0, settings["num"]),

@@ -220,8 +220,9 @@ def test_stage_two_can_be_left_out(schedule, data_root, tiny_model):
     assert {row[1] for row in read_losses(data_root / "run" / "losses.csv")} == {"finetune"}
 
 
-def test_stage_three_can_be_left_out(data_root, tiny_model):
-    train.main(train_args(data_root, tiny_model, *SHORT, "--finetune_steps", 0))
+@pytest.mark.parametrize("schedule", ["interleaved", "staged"])
+def test_stage_three_can_be_left_out(schedule, data_root, tiny_model):
+    train.main(train_args(data_root, tiny_model, *SHORT, "--finetune_steps", 0, "--schedule", schedule))
     assert {row[1] for row in read_losses(data_root / "run" / "losses.csv")} == {"embedding"}
     assert largest_difference(unet_of(data_root / "run"), unet_of(tiny_model)) == 0
 
