@@ -67,7 +67,7 @@ def main(argv=None) -> None:
         say(f"Gesture accuracy: {np.mean(correct):.1%} of {len(rows)} images show {args.gesture}")
         gesture_result = {"gesture": args.gesture, "gesture_accuracy": float(np.mean(correct))}
         if args.bootstrap:
-            low, high = share_interval(correct, resamples=args.bootstrap, seed=args.seed)
+            low, high = share_interval(correct)
             say(f"95 % interval: {low:.1%} to {high:.1%}")
             gesture_result["gesture_accuracy_interval_95"] = (low, high)
     if args.csv:

@@ -16,7 +16,9 @@ Examples:
 import argparse
 import importlib
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captioning.enrich import check_phrase
 from hand1000.cli import (
     UserError,
     argument_parser,
@@ -33,6 +36,7 @@ from hand1000.cli import (
     fraction,
     gesture_name,
     natural_int,
+    num_processes,
     positive_int,
     say,
     seed_int,
@@ -40,6 +44,7 @@ from hand1000.cli import (
 from hand1000.evaluation import METRICS, NO_SCORE, REAL, Score, all_scores, hand_scores, resamples
 from hand1000.files import atomic_file, check_writable, fingerprint, list_photos, read_lines
 from hand1000.gestures import PHRASES
+from hand1000.run_folder import git_commit
 
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
 LAUNCHED = {"caption", "train", "generate"}  # stages that can use several processes
@@ -137,9 +142,7 @@ def main(argv=None) -> None:
     steps = [step for step in plan(args, rows) if step.stage in args.stages]
     if args.dry_run:
         return print_plan(args, steps, rows)
-    for step in steps:
-        if step.stage in ("train", "generate"):  # a mistake in --train_args shows now, not after hours
-            importlib.import_module(step.script).parse_args(step.arguments)
+    check_steps(args, steps)
     started = time.monotonic()
     for number, step in enumerate(steps, start=1):
         say(f"\n[{number}/{len(steps)}] {step.name}")
@@ -152,20 +155,21 @@ def main(argv=None) -> None:
     if "report" in args.stages:
         from hand1000.report import write_report
 
-        write_report(args, rows, collect(args, rows), time.monotonic() - started)
+        write_report(args, rows, collect(args, rows), costs(args, rows), time.monotonic() - started)
     return None
 
 
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before the first stage runs."""
+    if num_processes() > 1:
+        raise UserError("start it as one process; --launcher gives the stages that can use several theirs")
     for name in ("gestures", "seeds"):
         if len(set(getattr(args, name))) < len(getattr(args, name)):
             raise UserError(f"--{name}: the same one twice")
     if args.phrase and len(args.gestures) > 1:
         raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
-    unknown = [gesture for gesture in args.gestures if gesture not in PHRASES]
-    if unknown and not args.phrase:
-        raise UserError(f"no phrase is known for '{unknown[0]}'; give --phrase (HaGRID's are {', '.join(PHRASES)})")
+    for gesture in args.gestures:
+        check_phrase(args.phrase or PHRASES.get(gesture), gesture)
     for path in (args.source, args.annotations, args.feature_extractor, args.inception_weights):
         if path and not path.exists():
             raise UserError(f"{path}: no such file or folder")
@@ -177,6 +181,22 @@ def check_args(args: argparse.Namespace) -> None:
                 raise UserError(f"{args.data_root / name}: no such folder; put photos there, or give --source")
 
 
+def check_steps(args: argparse.Namespace, steps: Sequence[Step]) -> None:
+    """Let a mistake in what the later stages are given show now, not after hours."""
+    for step in steps:
+        if step.stage in ("train", "generate"):
+            script = importlib.import_module(step.script)
+            given = script.parse_args(step.arguments)
+            if step.stage == "train" and not args.launcher:
+                script.check_args(given)
+    if args.feature_extractor and "evaluate" in args.stages:
+        import torch
+
+        from hand1000.features import load_torchscript
+
+        load_torchscript(args.feature_extractor, torch.device("cpu"))
+
+
 # The rows of the table
 
 
@@ -186,10 +206,7 @@ def variants(args: argparse.Namespace) -> list[Variant]:
     Raises:
         UserError: an ablation of something else.
     """
-    rows = [
-        Variant("base", "base", 1, args.captioner, None),
-        Variant("Hand1000", "hand1000", args.mu, args.captioner, "hand1000"),
-    ]
+    rows = [Variant("base", "base", 1, args.captioner, None), hand1000_row(args)]
     for what, *values in args.ablate:
         if not values:
             raise UserError(f"--ablate {what}: which values?")
@@ -200,16 +217,23 @@ def variants(args: argparse.Namespace) -> list[Variant]:
     return rows
 
 
+def hand1000_row(args: argparse.Namespace) -> Variant:
+    return Variant("Hand1000", "hand1000", args.mu, args.captioner, "hand1000")
+
+
 def ablation(args: argparse.Namespace, what: str, value: str) -> Variant:
     """Hand1000 with one thing changed."""
-    folder = f"{what}_{value}"
-    row = Variant(f"{what} {value}", folder, args.mu, args.captioner, folder)
     if what in ("Lambda", "mu"):
         try:
-            number = fraction(value)
+            value = f"{fraction(value):g}"
         except (ValueError, argparse.ArgumentTypeError):
             raise UserError(f"--ablate {what} {value}: is no number from 0 to 1") from None
-        return row._replace(mu=number, run="hand1000") if what == "mu" else row._replace(train_args=["--Lambda", value])
+    folder = f"{what}_{value}"
+    row = Variant(f"{what} {value}", folder, args.mu, args.captioner, folder)
+    if what == "mu":
+        return row._replace(mu=float(value), run="hand1000")
+    if what == "Lambda":
+        return row._replace(train_args=["--Lambda", value])
     if what == "schedule" and value in ("interleaved", "staged"):
         return row._replace(train_args=["--schedule", value])
     if what == "captioner":
@@ -253,7 +277,8 @@ def data_steps(args: argparse.Namespace, gesture: str, captioners: Sequence[str]
     root, steps = args.data_root, []
     folders = [root / gesture, root / f"{gesture}_test"]
     at_root = ["--data_root", str(root)]
-    if args.source:
+    selected = (root / f"{gesture}_selection.json").exists()
+    if args.source and (selected or not all(folder.is_dir() for folder in folders)):
         arguments = ["--source", str(args.source), "--gesture", gesture, *at_root]
         arguments += ["--num", str(args.num), "--num_test", str(args.num_test)]
         if args.annotations:
@@ -265,7 +290,8 @@ def data_steps(args: argparse.Namespace, gesture: str, captioners: Sequence[str]
             names, captions, enriched = (root / f"{stem}{end}.txt" for end in ("_file_name", "", "_modified"))
             if enriched.is_file() and not enriched.with_suffix(".json").is_file():
                 continue  # the user's own
-            if captioner in CAPTIONERS and not captions.is_file():
+            own = captions.is_file() and not captions.with_suffix(".json").is_file()
+            if captioner in CAPTIONERS and not own:
                 arguments = ["--gesture", folder.name, *at_root, *args.caption_args]
                 script = f"captioning.{CAPTIONERS[captioner]}"
                 steps.append(Step("caption", f"{stem}/caption", script, arguments, [folder], [names, captions]))
@@ -289,7 +315,7 @@ def train_step(args: argparse.Namespace, gesture: str, seed: int, row: Variant) 
     arguments += args.train_args + row.train_args
     inputs = [args.data_root / gesture, args.data_root / f"{gesture}.npy", *local_model(args)]
     inputs += [args.data_root / f"{gesture}_{row.captioner}{end}.txt" for end in ("_file_name", "_modified")]
-    name = f"{gesture}/seed_{seed}/{row.folder}/train"
+    name = f"{gesture}/seed_{seed}/{row.run}/train"
     return Step("train", name, "train", arguments, inputs, [run / "model_index.json", run / "losses.csv"])
 
 
@@ -300,17 +326,29 @@ def generate_step(args: argparse.Namespace, gesture: str, seed: int, row: Varian
     if args.num_images:
         arguments += ["--num_images", str(args.num_images)]
     name = f"{gesture}/seed_{seed}/{row.folder}/generate"
-    return Step("generate", name, "image_generation", arguments, inputs, [pictures / "generation.json"])
+    outputs = [pictures / "generation.json", *(pictures / name for name in picture_names(args, gesture, row))]
+    return Step("generate", name, "image_generation", arguments, inputs, outputs)
+
+
+def picture_names(args: argparse.Namespace, gesture: str, row: Variant) -> list[str]:
+    """Of the pictures to draw; none as long as there are no captions."""
+    names = args.data_root / f"{gesture}_test_{row.captioner}_file_name.txt"
+    return read_lines(names)[: args.num_images] if names.is_file() else []
 
 
 def sweep_step(args: argparse.Namespace, gesture: str, seed: int) -> Step:
     """A sheet of a few prompts at five values of mu."""
-    row = variants(args)[1]
+    row = hand1000_row(args)
     arguments, inputs = generation(args, gesture, seed, row)
-    pictures = args.output_dir / gesture / "mu_sweep"
+    pictures = args.output_dir / gesture / f"seed_{seed}" / "mu_sweep"
     arguments += ["--img_save_path", str(pictures), "--mu", *SWEEP_MU, "--num_images", SWEEP_PROMPTS]
     return Step(
-        "generate", f"{gesture}/mu_sweep/generate", "image_generation", arguments, inputs, [pictures / "grid.png"]
+        "generate",
+        f"{gesture}/seed_{seed}/mu_sweep/generate",
+        "image_generation",
+        arguments,
+        inputs,
+        [pictures / "grid.png"],
     )
 
 
@@ -360,7 +398,7 @@ def run_step(args: argparse.Namespace, step: Step) -> None:
     """Print and run a script, unless it is complete."""
 
     def run() -> None:
-        command = [f"{step.script.replace('.', '/')}.py", *step.arguments]
+        command = [script_path(step), *step.arguments]
         launcher = args.launcher if step.stage in LAUNCHED else None
         say(f"$ {shlex.join([*(launcher or ['python']), *command])}")
         if not launcher:
@@ -371,6 +409,8 @@ def run_step(args: argparse.Namespace, step: Step) -> None:
         return None
 
     once(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs, run)
+    if step.stage == "train":  # up to three times the model
+        shutil.rmtree(step.outputs[0].parent / "checkpoints", ignore_errors=True)
 
 
 def once(
@@ -385,22 +425,21 @@ def once(
     if is_complete(args, name, settings, inputs, outputs):
         say(f"complete: {name}")
         return
+    path = record_path(args, name)
+    path.unlink(missing_ok=True)
+    before = fingerprints([path for path in inputs if path.exists()])  # what is changed meanwhile was not used
     reset_peak_memory()
     started = time.monotonic()
     run()
     measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": peak_memory()}
-    content = {"settings": settings, "inputs": fingerprints(inputs), **measured}
-    path = record_path(args, name)
+    content = {"settings": settings, "inputs": before, **measured, "git_commit": git_commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def is_complete(args, name: str, settings: dict[str, Any], inputs: Sequence[Path], outputs: Sequence[Path]) -> bool:
-    try:
-        record = json.loads(record_path(args, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    record = read_record(args, name)
     return (
         all(output.exists() for output in outputs)
         and record.get("settings") == json.loads(json.dumps(settings))
@@ -409,12 +448,26 @@ def is_complete(args, name: str, settings: dict[str, Any], inputs: Sequence[Path
     )
 
 
+def read_record(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Of a step that ran to its end; empty where there is none."""
+    try:
+        return json.loads(record_path(args, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
 def record_path(args: argparse.Namespace, name: str) -> Path:
     return args.output_dir / "steps" / f"{name}.json"
 
 
 def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
     return {str(path): fingerprint(path) for path in paths}
+
+
+def script_path(step: Step) -> str:
+    """Seen from the current folder."""
+    path = Path(__file__).resolve().parent / f"{step.script.replace('.', '/')}.py"
+    return os.path.relpath(path)
 
 
 def reset_peak_memory() -> None:
@@ -449,7 +502,7 @@ def evaluate(args: argparse.Namespace, gesture: str, seed: int, row: Variant) ->
     """All metrics of one cell, to scores.json."""
     record = evaluation(args, gesture, seed, row)
     name, settings, (pictures, real, *given), (output,) = record
-    check_pictures(args, gesture, row, pictures)
+    check_pictures(args, gesture, seed, row)
     cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints([real, *given])])
 
     def run() -> None:
@@ -490,7 +543,7 @@ def score_options(args: argparse.Namespace) -> dict[str, int]:
 def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Evaluation:
     """Name, settings, inputs and outputs of a cell's evaluation."""
     folder = cell_folder(args, gesture, seed, row)
-    settings = {**{name: str(value) for name, value in feature_options(args).items()}, "bootstrap": args.bootstrap}
+    settings = {name: str(value) for name, value in feature_options(args).items()} | score_settings(args)
     given = [path for path in (args.feature_extractor, args.inception_weights) if path]
     inputs = [folder / "pictures", args.data_root / f"{gesture}_test", *given]
     return Evaluation(f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"])
@@ -499,21 +552,30 @@ def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) 
 def real_evaluation(args: argparse.Namespace, gesture: str) -> Evaluation:
     """The same of the test photos."""
     inputs, outputs = [args.data_root / f"{gesture}_test"], [args.output_dir / gesture / "real_scores.json"]
-    return Evaluation(f"{gesture}/real/evaluate", {"bootstrap": args.bootstrap}, inputs, outputs)
+    return Evaluation(f"{gesture}/real/evaluate", score_settings(args), inputs, outputs)
+
+
+def score_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Another metric, and all are computed anew."""
+    return {"bootstrap": args.bootstrap, "metrics": list(METRICS)}
 
 
 def feature_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("protocol", "feature_extractor", "inception_weights")}
 
 
-def check_pictures(args: argparse.Namespace, gesture: str, row: Variant, pictures: Path) -> None:
-    """Raises UserError unless the cell's pictures are all there, and no others."""
-    names = read_lines(args.data_root / f"{gesture}_test_{row.captioner}_file_name.txt")[: args.num_images]
+def check_pictures(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> None:
+    """Raises UserError unless the cell's pictures are all there, no others, and made with these settings."""
+    pictures, names = cell_folder(args, gesture, seed, row) / "pictures", picture_names(args, gesture, row)
     made = {path.name for path in list_photos(pictures)} if pictures.is_dir() else set()
     if made != set(names):
         raise UserError(
-            f"{pictures}: {len(made)} pictures, not the {len(names)} wanted; run generate, or take another folder"
+            f"{pictures}: {len(made)} pictures, not the {len(names)} wanted; run generate, or take another --output_dir"
         )
+    steps = [generate_step(args, gesture, seed, row)] + ([train_step(args, gesture, seed, row)] if row.run else [])
+    for step in steps:
+        if read_record(args, step.name).get("settings") != {"arguments": step.arguments}:
+            raise UserError(f"{pictures}: made with other settings; run {step.stage}, or take another --output_dir")
 
 
 def short_hash(content: Any) -> str:
@@ -528,6 +590,7 @@ def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str
     for gesture in args.gestures:
         records[gesture, None, REAL] = real_evaluation(args, gesture)
     for gesture, seed, row in cells(args, rows):
+        check_pictures(args, gesture, seed, row)
         records[gesture, seed, row.name] = evaluation(args, gesture, seed, row)
     found = {}
     for key, record in records.items():
@@ -540,6 +603,16 @@ def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str
     return found
 
 
+def costs(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+    """Seconds, peak memory and commit of every step of these rows that ran, by its name."""
+    names = [step.name for step in plan(args, rows)]
+    names += [real_evaluation(args, gesture).name for gesture in args.gestures]
+    names += [evaluation(args, *cell).name for cell in cells(args, rows)]
+    records = {name: read_record(args, name) for name in names}
+    kept = ("seconds", "peak_memory_gb", "git_commit")
+    return {name: {key: record.get(key) for key in kept} for name, record in records.items() if record}
+
+
 # The plan
 
 
@@ -549,8 +622,7 @@ def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[V
     for step in steps:
         complete = is_complete(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs)
         to_do[step.stage] += not complete
-        command = f"{step.script.replace('.', '/')}.py {shlex.join(step.arguments)}"
-        say(f"{'complete' if complete else 'to do   '}  {command}")
+        say(f"{'complete' if complete else 'to do   '}  {shlex.join([script_path(step), *step.arguments])}")
     if "evaluate" in args.stages:
         records = [evaluation(args, *cell) for cell in cells(args, rows)]
         records += [real_evaluation(args, gesture) for gesture in args.gestures]
@@ -559,7 +631,8 @@ def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[V
     say(f"\n{len(steps)} steps; {', '.join(counts) or 'all complete'}")
     trainings = [step for step in steps if step.stage == "train" and not step.outputs[0].exists()]
     size = sum(sum(file.stat().st_size for file in path.rglob("*")) for path in local_model(args)) or MODEL_BYTES
-    say(f"disk space: about {len(trainings) * size / 1e9:.1f} GB for {len(trainings)} models still to train")
+    space = f"{len(trainings) * size / 1e9:.1f} GB for {len(trainings)} models still to train"
+    say(f"disk space: about {space}, and {2.5 * size / 1e9:.1f} GB of checkpoints while one trains")
     say(f"time: {time_estimate(args, to_do)}")
 
 

@@ -143,9 +143,13 @@ def save_single_file(pipe: StableDiffusionPipeline, stage: ControlNetModel, path
 
 
 def save_state(
-    path: Path, models: dict[str, torch.nn.Module], optimizer, step: int, losses: list, settings: dict[str, Any]
+    path: Path, models: dict[str, Any], optimizer, step: int, losses: list, settings: dict[str, Any]
 ) -> None:
-    """All that training needs to go on with the same bits, in one file, atomically."""
+    """All that training needs to go on with the same bits, in one file, atomically.
+
+    Args:
+        models: whatever is trained, and fp16's gradient scaler.
+    """
     state: dict[str, Any] = {name: model.state_dict() for name, model in models.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
@@ -153,7 +157,7 @@ def save_state(
         torch.save({**content, "settings": settings}, temporary)
 
 
-def load_state(path: Path, models: dict[str, torch.nn.Module], optimizer, settings: dict[str, Any]) -> tuple[int, list]:
+def load_state(path: Path, models: dict[str, Any], optimizer, settings: dict[str, Any]) -> tuple[int, list]:
     """Put a checkpoint into `models` and `optimizer`; returns its step and the losses until then.
 
     Raises:

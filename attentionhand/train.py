@@ -229,9 +229,10 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
     if args.sd_unlocked:
         trained["decoder"] = decoder_of(pipe.unet).requires_grad_(True)
     optimizer = make_optimizer(args, trained)
+    states = trained | ({"scaler": accelerator.scaler} if accelerator.scaler else {})  # fp16 only
     start, losses = 0, list[list[float]]()
     if checkpoint := find_checkpoint(args):
-        start, losses = load_state(checkpoint, trained, optimizer, settings)
+        start, losses = load_state(checkpoint, states, optimizer, settings)
         say(f"going on from {checkpoint}")
     noise_scheduler = training_scheduler(pipe)
     for model in (pipe.unet, pipe.vae, tas_unet):
@@ -277,7 +278,7 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
         if accelerator.is_main_process:
             if (step + 1) % args.checkpointing_steps == 0 or last:
                 path = args.output_dir / "checkpoints" / f"checkpoint-{step + 1}.pt"
-                save_state(path, trained, optimizer, step + 1, losses, settings)
+                save_state(path, states, optimizer, step + 1, losses, settings)
                 remove_old(path.parent, args.checkpoints_total_limit, newest=path)
             if args.validation_steps and ((step + 1) % args.validation_steps == 0 or last):
                 validate(args, pipe, stage, samples, embeds, step + 1)

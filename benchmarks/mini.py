@@ -51,7 +51,7 @@ def main(argv=None) -> None:
     print("| pictures | with a hand for MediaPipe | 95 % interval |\n| --- | --- | --- |")
     rows = {"rendered": before, "rendered, after the autoencoder": after, "drawn by the model": found(pictures)}
     for name, hits in rows.items():
-        low, high = share_interval(hits, resamples=1000)
+        low, high = share_interval(hits)
         print(f"| {name} | {hits.mean():.0%} of {len(hits)} | {low:.0%} to {high:.0%} |")
     print(
         f"\nof the hands found before the autoencoder, {(before & after).sum() / before.sum():.0%} are found after it"

@@ -8,6 +8,7 @@ Example:
   python -m benchmarks.real_hands --image_folder sign-language-digits
 """
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -34,14 +35,14 @@ def main(argv=None) -> None:
     from hand1000.features import extract, load_torchscript
     from synthetic_hands.feature_extractor import save_feature_extractor
 
-    halves, confidences = {}, {}
+    halves, confidences, find = {}, {}, functools.partial(hands_of_photo, gesture=None)
     with tempfile.TemporaryDirectory() as folder:
         extractor = load_torchscript(save_feature_extractor(Path(folder) / "hog.pt"), torch.device("cpu"))
     options = {"protocol": "released", "crop": "union", "batch_size": 32, "num_workers": cpu_count()}
     for sign in signs:
         halves[sign] = [extract(photos[sign][half::2], extractor, **options)[0] for half in (0, 1)]
-        found = list(progress(map_photos(hands_of_photo, photos[sign]), total=len(photos[sign]), desc=sign.name))
-        confidences[sign] = (*hand_confidence([scores for scores, _ in found]), sum(n > 0 for _, n in found))
+        found = list(progress(map_photos(find, photos[sign]), total=len(photos[sign]), desc=sign.name))
+        confidences[sign] = (*hand_confidence([scores for scores, *_ in found]), sum(n > 0 for _, n, _ in found))
 
     print("| sign | FID-H self | FID-H next | KID-H self | KID-H next | HAND-CONF | photos with a hand |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -6,12 +6,15 @@ Example:
   python -m benchmarks.real_photos --image_folder sign-language-digits/5 --gesture palm --output_dir results/digits
 """
 
+import json
 import random
 import shutil
 from pathlib import Path
 
+from captioning.enrich import check_phrase
 from hand1000.cli import UserError, argument_parser, command_line, positive_int, seed_int
 from hand1000.files import atomic_folder, list_photos
+from hand1000.gestures import PHRASES
 from synthetic_hands.demo import RATES, mini_arguments, run
 
 
@@ -30,6 +33,8 @@ def main(argv=None) -> None:
     import reproduce
 
     data, photos = args.output_dir / "data", list_photos(args.image_folder)
+    made = {name: str(getattr(args, name)) for name in ("image_folder", "gesture", "caption", "num")}
+    check_phrase(PHRASES.get(args.gesture), args.gesture)
     if len(photos) < 2 * args.num:
         raise UserError(f"{args.image_folder}: has {len(photos)} photos, not twice --num {args.num}")
     if not data.exists():
@@ -37,6 +42,9 @@ def main(argv=None) -> None:
         with atomic_folder(data) as folder:
             for name, chosen in ((args.gesture, photos[: args.num]), (f"{args.gesture}_test", photos[-args.num :])):
                 write_captioned(folder, name, sorted(chosen), args.caption)
+            (folder / "made.json").write_text(json.dumps(made), encoding="utf-8")
+    elif json.loads((data / "made.json").read_text(encoding="utf-8")) != made:
+        raise UserError(f"{data}: made of other photos; choose another --output_dir")
     settings = mini_arguments(args.output_dir, data, "plain", args.schedule)
     run(reproduce, ["--gestures", args.gesture, "--seeds", *map(str, args.seeds), *settings])
 

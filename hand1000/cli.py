@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -47,9 +48,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A mistake gets one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help is the manual)\n")
+
+
 def argument_parser(docstring: str) -> argparse.ArgumentParser:
     """A parser whose manual is the script's own docstring (it ends with an example)."""
-    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
+    return OneLineParser(description=docstring, formatter_class=HelpFormatter)
 
 
 def fraction(text: str) -> float:

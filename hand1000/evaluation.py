@@ -232,5 +232,5 @@ def hand_scores(folder: Path, *, gesture: str, resamples: int, seed: int, num_wo
         confidence = Score(hand_confidence(confidences)[0], *hand_confidence_interval(confidences, **options))
     shares = {"hand found": [row[1] > 0 for row in rows]}
     shares |= {"gesture accuracy": [row[2] for row in rows]} if gesture else {}
-    made = {name: Score(float(np.mean(hits)), *share_interval(hits, **options)) for name, hits in shares.items()}
+    made = {name: Score(float(np.mean(hits)), *share_interval(hits)) for name, hits in shares.items()}
     return {"HAND-CONF": confidence, "gesture accuracy": NO_SCORE, **made}

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from hand1000.cli import say
 from hand1000.evaluation import METRICS, REAL, Score
 from hand1000.files import atomic_file, read_lines
 from hand1000.generation import contact_sheet
-from hand1000.run_folder import software
+from hand1000.run_folder import git_commit, software
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
@@ -47,12 +46,15 @@ class Row(NamedTuple):
     better: set[str]  # metrics that are better than the base's beyond the intervals
 
 
-def write_report(args: argparse.Namespace, variants: Sequence, results: dict, seconds: float) -> None:
+def write_report(
+    args: argparse.Namespace, variants: Sequence, results: dict, costs: dict[str, dict], seconds: float
+) -> None:
     """Write everything into `--output_dir`.
 
     Args:
         variants: the rows that `reproduce.py` drew, base first.
         results: `images` and `scores` by gesture, seed (None for the real photos) and the row's name.
+        costs: seconds and peak memory of each step since its last start, by its name.
         seconds: since the command began.
     """
     folder, names = args.output_dir, [variant.name for variant in variants]
@@ -71,7 +73,7 @@ def write_report(args: argparse.Namespace, variants: Sequence, results: dict, se
         "git_commit": git_commit(),
         "this_run_s": round(seconds),
     }
-    facts["stages"] = stage_costs(folder / "steps")
+    facts["stages"] = costs
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     listed = [{"gesture": gesture, "seed": seed, "row": row, **cell} for (gesture, seed, row), cell in results.items()]
     content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": nan_to_none(listed)}
@@ -238,27 +240,6 @@ def machine() -> str:
     return f"{os.cpu_count()} × {cpu}, {memory:.0f} GB, {', '.join(gpus) or 'no GPU'}"
 
 
-def git_commit() -> str | None:
-    """Of this code, with "+" if it was changed since."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def stage_costs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Seconds and peak memory of every step that ran, by its name."""
-    costs = {}
-    for path in sorted(folder.rglob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        costs[name] = {key: record[key] for key in ("seconds", "peak_memory_gb")}
-    return costs
-
-
 def nan_to_none(content):
     """JSON has no NaN."""
     if isinstance(content, dict):
@@ -299,8 +280,10 @@ def page(args: argparse.Namespace, rows: Sequence[Row], note: str, facts: dict[s
     cells = [[html.escape(text).replace("\0", "<b>").replace("\1", "</b>") for text in line] for line in lines]
     head = "".join(f"<th>{text}</th>" for text in cells[0])
     body = "".join("<tr>" + "".join(f"<td>{text}</td>" for text in line) + "</tr>\n" for line in cells[1:])
-    sweeps = [args.output_dir / gesture / "mu_sweep" / "grid.png" for gesture in args.gestures]
-    sheets = "".join(picture(sheet, f"mu sweep of {sheet.parent.parent.name}") for sheet in sweeps if sheet.is_file())
+    sweeps = [
+        args.output_dir / gesture / f"seed_{args.seeds[0]}" / "mu_sweep" / "grid.png" for gesture in args.gestures
+    ]
+    sheets = "".join(picture(sheet, f"mu sweep of {sheet.parts[-4]}") for sheet in sweeps if sheet.is_file())
     costs = facts["stages"]
     each = "".join(cost_line(name, [cost]) for name, cost in costs.items())
     stages = dict.fromkeys(stage_of(name) for name in costs)

@@ -13,6 +13,7 @@ import csv
 import json
 import platform
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,14 @@ def read_losses(path: Path) -> list[tuple[str, str, int, float]]:
         rows = csv.reader(file)
         next(rows)
         return [(image, stage, int(step), float(loss)) for image, stage, step, loss in rows]
+
+
+def git_commit() -> str | None:
+    """Of this code, with "+" if it was changed since."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -45,6 +45,8 @@ def main(argv=None) -> None:
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
     if unknown:
         raise UserError(f"no gesture '{unknown[0]}'; there are {', '.join(POSES)}")
+    if len(set(args.gestures)) < len(args.gestures):
+        raise UserError("--gestures: the same one twice")
 
     import reproduce
 

@@ -37,7 +37,13 @@ def main(argv=None) -> None:
             if not (args.environment / "bin" / "python").exists():
                 raise UserError(f"{args.environment}: no virtual environment")
             (clone / ".venv").symlink_to(args.environment.resolve())
-        for command, why in commands((clone / "README.md").read_text(encoding="utf-8"), args.only):
+            (clone / ".venv" / "installed").touch()  # or make would install into it
+        else:
+            subprocess.run(["make", ".venv/installed"], cwd=clone, check=True)
+        found = commands((clone / "README.md").read_text(encoding="utf-8"), args.only)
+        if not found:
+            raise UserError(f"README.md: no block of commands has '{args.only}'")
+        for command, why in found:
             if why:
                 lines.append(f"not run ({why}): {command}")
                 continue

@@ -23,7 +23,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
         assert f"$ python {script}.py " in output
     made = files_under(tmp_path)
     results = {"table.md", "table.csv", "table.tex", "results.json", "report.html", "grid.png", "losses.png"}
-    assert results <= made and "call/mu_sweep/grid.png" in made
+    assert results <= made and "call/seed_0/mu_sweep/grid.png" in made
     table = (tmp_path / "table.md").read_text()
     for row in ("real photos", "base", "Hand1000", "mu 1", "without stage_2"):
         assert f"| call | {row} | " in table
@@ -50,6 +50,16 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
     plan = ["--gestures", "call", "--data_root", str(tmp_path / "data"), "--captioner", "synthetic", "--dry_run"]
     reproduce.main([*plan, "--output_dir", str(tmp_path), "--seeds", "1"])
     assert re.search(r"time: about \d+ minutes, by the stages that have run", capsys.readouterr().out)
+
+    # Nothing that was made otherwise gets into the report; a lost picture is drawn again.
+    settings = demo.mini_arguments(tmp_path, tmp_path / "data", "synthetic", "staged")
+    settings = ["--gestures", "call", *settings]
+    other_mu = [*settings, "--mu", "0.9", "--stages", "evaluate,report"]
+    assert "made with other settings; run generate" in error_of(reproduce.main, other_mu, capsys)
+    (tmp_path / "call" / "seed_0" / "base" / "pictures" / "call_test_00003.png").unlink()
+    assert "9 pictures, not the 10 wanted" in error_of(reproduce.main, [*settings, "--stages", "report"], capsys)
+    reproduce.main(settings)
+    assert "10 drawn now" not in (output := capsys.readouterr().out) and "1 drawn now" in output
     (tmp_path / "data" / "call_test_synthetic_modified.txt").write_text("changed\n")
     assert "lines" in error_of(demo.main, arguments, capsys)
 
@@ -74,8 +84,10 @@ def test_mistakes(tmp_path, capsys):
     assert "--ablate mu: which values?" in of("--ablate", "mu")
     assert "no such file or folder" in of("--feature_extractor", tmp_path / "none.pt")
     assert "--seeds: the same one twice" in of("--seeds", "1", "1")
+    assert "--ablate: the same row twice" in of("--ablate", "Lambda", "0.3", ".30")
     assert "the stages are select,caption" in of("--stages", "cook")
-    assert "no phrase is known for 'wave'" in error_of(reproduce.main, ["--gestures", "wave"], capsys)
+    assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
+    assert "no phrase is known for the gesture 'wave'; pass --phrase" in error_of(reproduce.main, ["--gestures", "wave"], capsys)
     assert "put photos there, or give --source" in error_of(reproduce.main, ["--gestures", "four"], capsys)
     assert not (tmp_path / "out").exists()
 
