@@ -50,7 +50,7 @@ def main(argv=None) -> None:
     parser.add_argument("--gesture", type=gesture_name, required=True, help="what the captions will name")
     parser.add_argument("--captioner", default="BLIP2", help="whose captions: {gesture}_{captioner}.txt")
     parser.add_argument("--data_root", type=Path, default=Path(), help="folder of the gesture's files")
-    parser.add_argument("--phrase", help="gesture phrase (default: a built-in one for HaGRID's gestures)")
+    parser.add_argument("--phrase", help="gesture phrase (default: a built-in one for HaGRID's, and their _test)")
     parser.add_argument("--backend", choices=list(DEFAULT_MODELS), default="transformers", help="who rewrites")
     parser.add_argument("--model", help="hub id or folder, or the server's name for it (default: Llama 3)")
     parser.add_argument("--api_base", default="http://localhost:11434/v1", help="URL of an OpenAI-compatible server")
@@ -62,7 +62,7 @@ def main(argv=None) -> None:
     stem = f"{args.gesture}_{args.captioner}"
     source, output = args.data_root / f"{stem}.txt", args.data_root / f"{stem}_modified.txt"
     _, captions = read_paired_lines(args.data_root / f"{stem}_file_name.txt", source)
-    phrase = check_phrase(args.phrase or PHRASES.get(args.gesture), args.gesture)
+    phrase = check_phrase(args.phrase or PHRASES.get(args.gesture.removesuffix("_test")), args.gesture)
     model = args.model or DEFAULT_MODELS[args.backend]
     if args.backend == "transformers":
         check_model(model)

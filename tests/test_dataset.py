@@ -259,6 +259,10 @@ def test_enrich_by_rule_script(tmp_path, capsys):
     (tmp_path / "call_BLIP2_modified.json").unlink()
     assert "exists already, made otherwise" in error_of(enrich.main, arguments, capsys)
 
+    write_captions(tmp_path, captions[:1], stem="call_test_BLIP2")
+    enrich.main(["--gesture", "call_test", *arguments[2:]])
+    assert f"1 captions with '{PHRASE}'" in capsys.readouterr().out
+
 
 class Server:
     """An OpenAI-compatible server on loopback; `behave(caption, attempt, messages)` gives what it does.

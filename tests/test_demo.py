@@ -87,7 +87,8 @@ def test_mistakes(tmp_path, capsys):
     assert "--ablate: the same row twice" in of("--ablate", "Lambda", "0.3", ".30")
     assert "the stages are select,caption" in of("--stages", "cook")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
-    assert "no phrase is known for the gesture 'wave'; pass --phrase" in error_of(reproduce.main, ["--gestures", "wave"], capsys)
+    message = error_of(reproduce.main, ["--gestures", "wave"], capsys)
+    assert "no phrase is known for the gesture 'wave'; pass --phrase" in message
     assert "put photos there, or give --source" in error_of(reproduce.main, ["--gestures", "four"], capsys)
     assert not (tmp_path / "out").exists()
 
