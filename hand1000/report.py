@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from hand1000.cli import say
 from hand1000.evaluation import METRICS, REAL, Score
@@ -28,7 +29,7 @@ from hand1000.run_folder import git_commit, software
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
 
-GRID_PROMPTS = 3  # of each gesture on grid.png
+GRID_PROMPTS, GRID_BLOCKS = 3, 3  # of each gesture on grid.png; gestures side by side
 NOTE = (
     "Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets. Bold: better "
     "than the base model, and the two intervals do not overlap. The real photos are those of the test: what they score "
@@ -185,16 +186,22 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 # Pictures
 
 
-def comparison_grid(args: argparse.Namespace, variants: Sequence):
-    """Real photo, base and Hand1000 of the same held-out prompts."""
+def comparison_grid(args: argparse.Namespace, variants: Sequence) -> Image.Image:
+    """Real photo, base and Hand1000 of the same held-out prompts, a block for each gesture."""
     base, ours = variants[0], variants[1]
-    rows = []
+    blocks = []
     for gesture in args.gestures:
         names = read_lines(args.data_root / f"{gesture}_test_{ours.captioner}_file_name.txt")
         at = args.output_dir / gesture / f"seed_{args.seeds[0]}"
         folders = [args.data_root / f"{gesture}_test", *(at / row.folder / "pictures" for row in (base, ours))]
-        rows += [[folder / name for folder in folders] for name in names[: min(GRID_PROMPTS, args.num_images or 99)]]
-    return contact_sheet(rows, ["real photo", "base", "Hand1000"])
+        rows = [[folder / name for folder in folders] for name in names[: min(GRID_PROMPTS, args.num_images or 99)]]
+        blocks.append(contact_sheet(rows, ["real photo", "base", "Hand1000"]))
+    width, height = (max(block.size[side] for block in blocks) for side in (0, 1))
+    across = min(len(blocks), GRID_BLOCKS)
+    grid = Image.new("RGB", (across * width, -(-len(blocks) // across) * height), "white")
+    for place, block in enumerate(blocks):
+        grid.paste(block, (place % across * width, place // across * height))
+    return grid
 
 
 def loss_curves(args: argparse.Namespace, variants: Sequence) -> bytes:
@@ -262,8 +269,8 @@ def extractor_note(args: argparse.Namespace) -> str:
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 0.8rem; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.4rem; text-align: right; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 td b { color: #06623b; }
 img { max-width: 100%; }
@@ -292,7 +299,8 @@ def page(args: argparse.Namespace, rows: Sequence[Row], note: str, facts: dict[s
     cost_head = "<thead><tr><th>stage</th><th>runs</th><th>time</th><th>peak memory</th></tr></thead>"
     versions = ", ".join(f"{name} {number}" for name, number in facts["software"].items())
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Hand1000: {html.escape(gestures)}</title>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Hand1000: {html.escape(gestures)}</title>
 <link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
 <h1>Hand1000: {html.escape(gestures)}</h1>
 <table><thead><tr>{head}</tr></thead><tbody>
