@@ -149,6 +149,7 @@ def generate(args, samples, meshes, missing: list[int]) -> None:
     from hand1000.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion
 
     state = PartialState(cpu=processes_need_cpu())
+    state.wait_for_everyone()  # all have seen the same pairs missing
     pipe = load_stable_diffusion(
         args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
     )

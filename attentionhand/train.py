@@ -134,7 +134,9 @@ def main(argv=None) -> None:
     accelerator = start_accelerator(args)
     settings = run_settings(args, samples, accelerator.num_processes)
     with locked(args.output_dir):
+        accelerator.wait_for_everyone()  # until the folder is there
         check_record(args, settings)
+        accelerator.wait_for_everyone()  # before the main process writes into it
         train(args, accelerator, samples, settings)
     accelerator.wait_for_everyone()
     accelerator.end_training()

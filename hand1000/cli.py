@@ -5,9 +5,14 @@ import functools
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+# The first process of a machine names a mistake that all of them meet: the launcher ends the others when it exits, and
+# would end it if they were faster. A process that is alone with its error names it after this time.
+SECONDS_FOR_THE_FIRST = 10
 
 
 class UserError(Exception):
@@ -25,8 +30,9 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
             message = str(error)
             if isinstance(error, OSError) and error.filename:  # a full disk, a folder without permission
                 message = f"{error.filename}: {error.strerror}"
-            if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once on every machine
-                print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+            if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+                time.sleep(SECONDS_FOR_THE_FIRST)
+            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

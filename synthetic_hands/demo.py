@@ -36,6 +36,7 @@ def main(argv=None) -> None:
     parser.add_argument("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation; averaged")
     parser.add_argument("--num", type=positive_int, default=60, help="photos to train on")
     parser.add_argument("--num_test", type=positive_int, default=100, help="other photos, and pictures to draw")
+    parser.add_argument("--handedness", choices=["both", "Right", "Left"], default="both", help="which hands to draw")
     parser.add_argument(
         "--schedule", choices=list(RATES), default="staged", help="the paper's order, or the released code's"
     )
@@ -51,7 +52,7 @@ def main(argv=None) -> None:
     import reproduce
 
     data = args.output_dir / "data"
-    counts = ["--num", str(args.num), "--num_test", str(args.num_test)]
+    counts = ["--num", str(args.num), "--num_test", str(args.num_test), "--handedness", args.handedness]
     run(make_dataset, ["--output_dir", str(data), "--gestures", *args.gestures, *counts])
     ablations = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
     settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)

@@ -47,6 +47,7 @@ def main(argv=None) -> None:
     parser.add_argument("--num", type=positive_int, default=100, help="pictures of each gesture")
     parser.add_argument("--num_test", type=natural_int, default=0, help="further ones to test on (hand1000)")
     parser.add_argument("--size", type=positive_int, default=64, help="pixels a side")
+    parser.add_argument("--handedness", choices=["both", "Right", "Left"], default="both", help="which hands to draw")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, other hands")
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
     args = parser.parse_args(argv)
@@ -56,7 +57,7 @@ def main(argv=None) -> None:
     if args.size < 32:
         raise UserError(f"--size {args.size}: a hand needs at least 32 pixels")
     check_writable(args.output_dir)
-    settings = {name: getattr(args, name) for name in "gestures layout num num_test size seed".split()}
+    settings = {name: getattr(args, name) for name in "gestures layout num num_test size handedness seed".split()}
     if is_made(args.output_dir, settings):
         say(f"{args.output_dir}: already finished")
         return
@@ -101,7 +102,7 @@ def write_hand1000(folder: Path, settings: dict, num_workers: int) -> int:
                 files = [f"{name}_{number:05}.png" for number in range(count)]
                 lists.append((name, files, len(jobs)))
                 jobs += [(gesture, [settings["seed"], first + n], folder / name / file) for n, file in enumerate(files)]
-    captions = drawn(write_photo, jobs, settings["size"], num_workers)
+    captions = drawn(write_photo, jobs, num_workers, **look_of(settings))
     for name, files, start in lists:
         (folder / f"{name}_{CAPTIONER}_file_name.txt").write_text("".join(f"{file}\n" for file in files))
         texts = captions[start : start + len(files)]
@@ -118,7 +119,7 @@ def write_attentionhand(folder: Path, settings: dict, num_workers: int) -> int:
         (gesture, [settings["seed"], number % settings["num"]], folder / f"{number:08}")
         for number, gesture in enumerate(gestures)
     ]
-    labels = drawn(write_modalities, jobs, settings["size"], num_workers)
+    labels = drawn(write_modalities, jobs, num_workers, **look_of(settings))
     lines = []
     for number, label in enumerate(labels):
         paths = {"mesh": f"mesh/{number:08}.png", "rgb": f"rgb/{number:08}.png", "text": f"text/{number:08}.txt"}
@@ -129,12 +130,18 @@ def write_attentionhand(folder: Path, settings: dict, num_workers: int) -> int:
     return len(jobs)
 
 
-def drawn(write, jobs: Sequence[tuple], size: int, num_workers: int) -> list:
-    """`write(*job)` of every job by worker processes, in order."""
+def look_of(settings: dict) -> dict:
+    """What `draw_sample` is given for every picture."""
+    return {name: settings[name] for name in ("size", "handedness")}
+
+
+def drawn(write, jobs: Sequence[tuple], num_workers: int, **options) -> list:
+    """`write(*job, **options)` of every job by worker processes, in order."""
+    write = functools.partial(write, **options)
     if num_workers == 1:
-        return [write(*job, size=size) for job in progress(jobs, desc="Drawing", unit="picture")]
+        return [write(*job) for job in progress(jobs, desc="Drawing", unit="picture")]
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
-        results = pool.map(functools.partial(write, size=size), *zip(*jobs), chunksize=4)
+        results = pool.map(write, *zip(*jobs), chunksize=4)
         return list(progress(results, total=len(jobs), desc="Drawing", unit="picture"))
 
 
@@ -144,18 +151,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)  # a process a core already
 
 
-def write_photo(gesture: str, seed: Sequence[int], path: Path, *, size: int) -> str:
+def write_photo(gesture: str, seed: Sequence[int], path: Path, **options) -> str:
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, size=size)
+    sample = draw_sample(gesture, seed, **options)
     Image.fromarray(sample.rgb).save(path)
     return sample.caption
 
 
-def write_modalities(gesture: str, seed: Sequence[int], path: Path, *, size: int) -> dict:
+def write_modalities(gesture: str, seed: Sequence[int], path: Path, **options) -> dict:
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, size=size)
+    sample = draw_sample(gesture, seed, **options)
     for name in ("mesh", "rgb"):
         Image.fromarray(getattr(sample, name)).save(path.parent / name / f"{path.name}.png")
     (path.parent / "text" / f"{path.name}.txt").write_text(sample.caption + "\n")

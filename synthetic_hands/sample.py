@@ -40,13 +40,20 @@ class Sample(NamedTuple):
 
 
 def draw_sample(
-    gesture: str, seed: int | Sequence[int], *, size: int = 64, supersample: int = 2, device: torch.device | str = "cpu"
+    gesture: str,
+    seed: int | Sequence[int],
+    *,
+    size: int = 64,
+    supersample: int = 2,
+    handedness: str = "both",
+    device: torch.device | str = "cpu",
 ) -> Sample:
     """The sample of a gesture and a seed: always the same one.
 
     Args:
         size: pixels a side.
         supersample: the picture is drawn so many times larger and averaged.
+        handedness: "Right" or "Left" hands only, instead of half and half.
 
     Raises:
         KeyError: no such gesture.
@@ -55,7 +62,8 @@ def draw_sample(
     pose, large = POSES[gesture], size * supersample
     points = support_points(joints_of(pose, noise=POSE_NOISE, rng=rng))
     dorsal = _backs_of_tips(points)
-    is_right = bool(rng.random() < 0.5)
+    coin = rng.random() < 0.5  # always thrown, so that the rest stays the same
+    is_right = bool(coin) if handedness == "both" else handedness == "Right"
     mirror = np.diag([1.0 if is_right else -1.0, 1, 1])
     sign = 1 if is_right else -1
     turn = rotation(

@@ -80,7 +80,7 @@ def training_data(path: Path, num: int, seed: int) -> dict[str, np.ndarray]:
 
     if not path.is_file():
         jobs = [(gesture, [seed, 2**30 + number]) for number in range(num) for gesture in POSES]
-        pictures, masks, captions = zip(*drawn(draw, jobs, SIZE, cpu_count()))
+        pictures, masks, captions = zip(*drawn(draw, jobs, cpu_count(), size=SIZE))
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             arrays = {"pictures": np.stack(pictures), "masks": np.stack(masks), "captions": np.array(captions)}
             np.savez(file, **arrays, gestures=np.array([gesture for gesture, _ in jobs]))

@@ -83,6 +83,7 @@ def test_labels_fit_the_picture():
             assert gesture_mentions(sample.caption) == []
     assert (draw_sample("palm", 0).rgb != draw_sample("palm", 1).rgb).any()
     assert {draw_sample("palm", seed, size=32).handedness for seed in range(8)} == {"Left", "Right"}
+    assert {draw_sample("palm", seed, size=32, handedness="Left").handedness for seed in range(8)} == {"Left"}
     assert skin_colour(0).sum() > skin_colour(0.5).sum() > skin_colour(1).sum()
 
 
