@@ -408,7 +408,8 @@ def run_step(args: argparse.Namespace, step: Step) -> None:
             sys.exit(status)
         return None
 
-    once(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs, run)
+    launched = bool(args.launcher) and step.stage in LAUNCHED
+    once(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs, run, measurable=not launched)
     if step.stage == "train":  # up to three times the model
         shutil.rmtree(step.outputs[0].parent / "checkpoints", ignore_errors=True)
 
@@ -420,8 +421,13 @@ def once(
     inputs: Sequence[Path],
     outputs: Sequence[Path],
     run: Callable[[], Any],
+    measurable: bool = True,
 ) -> None:
-    """Run unless the record says that it ran with the same settings on the same inputs; then write the record."""
+    """Run unless the record says that it ran with the same settings on the same inputs; then write the record.
+
+    Args:
+        measurable: the work is done in this process, so that its peak memory can be told.
+    """
     if is_complete(args, name, settings, inputs, outputs):
         say(f"complete: {name}")
         return
@@ -431,7 +437,7 @@ def once(
     reset_peak_memory()
     started = time.monotonic()
     run()
-    measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": peak_memory()}
+    measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": peak_memory() if measurable else {}}
     content = {"settings": settings, "inputs": before, **measured, "git_commit": git_commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
