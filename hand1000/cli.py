@@ -26,6 +26,7 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
     def wrapped(argv: Sequence[str] | None = None) -> None:
         try:
             main(argv)
+            leave_process_group()
         except (UserError, OSError) as error:
             message = str(error)
             if isinstance(error, OSError) and error.filename:  # a full disk, a folder without permission
@@ -43,6 +44,13 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return wrapped
+
+
+def leave_process_group() -> None:
+    """End this process's part in `accelerate launch`; gloo's threads may abort a process that just exits."""
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
