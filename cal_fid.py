@@ -8,9 +8,10 @@ Examples:
   python cal_fid.py --real_images call_test --fake_images generated/call --hands --bootstrap 1000 --json fid-h.json
 """
 
-from hand1000.cli import command_line, is_main_process, say
+from core.metrics.distances import fid, fid_interval
+from core.runs.command_line import command_line
+from core.runs.processes import is_main_process, say
 from hand1000.evaluation import features_for, metric_name, metric_parser, write_result
-from hand1000.metrics import fid, fid_interval
 
 UNBIASED_FROM = 2048  # pictures
 

@@ -9,7 +9,7 @@ Example:
 
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, gesture_name, positive_int
+from core.runs.command_line import argument_parser, command_line, gesture_name, positive_int
 from hand1000.gesture_feature import compute_gesture_feature
 
 

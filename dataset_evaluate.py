@@ -12,12 +12,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hand1000.cli import UserError, argument_parser, command_line, cpu_count, natural_int, positive_int, say
+from core.diffusion.pretrained import check_model, load_pretrained
+from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
+from core.runs.errors import UserError
+from core.runs.files import read_paired_lines
+from core.runs.photos import map_photos
+from core.runs.processes import cpu_count, progress, say
 from hand1000.enrichment import share_with_phrase
 from hand1000.evaluation import check_outputs, write_json
-from hand1000.files import map_photos, progress, read_paired_lines
 from hand1000.gestures import PHRASES
-from hand1000.pretrained import check_model, load_pretrained
 
 
 @command_line

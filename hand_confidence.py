@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
+from core.hands.fingers import GESTURE_FINGERS
+from core.metrics.distances import hand_confidence, hand_confidence_interval, share_interval
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import progress, say
 from hand1000.evaluation import check_outputs, hands_of_photo, resamples, write_json
-from hand1000.files import atomic_file, list_photos, map_photos, progress
-from hand1000.fingers import GESTURE_FINGERS
-from hand1000.metrics import hand_confidence, hand_confidence_interval, share_interval
 
 
 @command_line

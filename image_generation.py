@@ -18,23 +18,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hand1000.cli import (
-    UserError,
-    argument_parser,
-    check_all_processes_started,
-    command_line,
-    fraction,
-    is_main_process,
-    natural_int,
-    positive_int,
-    processes_need_cpu,
-    say,
-    seed_int,
-)
-from hand1000.files import IMAGE_SUFFIXES, atomic_file, check_writable, progress, read_paired_lines
+from core.diffusion.model_path import check_model_path, is_single_file
+from core.runs.command_line import argument_parser, command_line, fraction, natural_int, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable, read_paired_lines
+from core.runs.photos import IMAGE_SUFFIXES
+from core.runs.processes import check_all_processes_started, is_main_process, processes_need_cpu, progress, say
+from core.runs.run import FINISHED, differing_settings, read_record
 from hand1000.gesture_feature import feature_hash, load_gesture_feature
-from hand1000.model_path import check_model_path, is_single_file
-from hand1000.run_folder import FINISHED, differing_settings, read_record
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -143,7 +134,7 @@ def fusion_source(args, record: dict[str, Any] | None) -> dict[str, Any] | None:
         fusion = record["fusion"]
         return {"weights_file": Path(args.ckpt) / fusion["file"]} if "file" in fusion else {"seed": fusion["seed"]}
     if args.ckpt.endswith(".ckpt"):
-        from hand1000.unpickling import load_pickle
+        from core.diffusion.unpickling import load_pickle
 
         if "fusion_model_state_dict" in load_pickle(Path(args.ckpt)):
             return {"weights_file": Path(args.ckpt)}
@@ -215,9 +206,9 @@ def generate(args, names, prompts, fusion, feature, settings, jobs: list[tuple[f
     import torch
     from accelerate import PartialState
 
+    from core.diffusion.stable_diffusion import ddim_scheduler, encode_texts, latent_shape, load_stable_diffusion
     from hand1000.fusion import double_fusion, fuse
     from hand1000.generation import decode, sample, save_picture, start_noise
-    from hand1000.stable_diffusion import ddim_scheduler, encode_texts, latent_shape, load_stable_diffusion
 
     check_all_processes_started()
     state = PartialState(cpu=processes_need_cpu())

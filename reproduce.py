@@ -28,23 +28,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioning.enrich import check_phrase
-from hand1000.cli import (
-    UserError,
+from core.runs.command_line import (
     argument_parser,
     command_line,
-    cpu_count,
     fraction,
     gesture_name,
     natural_int,
-    num_processes,
     positive_int,
-    say,
     seed_int,
 )
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable, read_lines
+from core.runs.photos import list_photos
+from core.runs.processes import cpu_count, num_processes, say
+from core.runs.run import read_record
+from core.runs.steps import Job, fingerprints, is_complete, ran_with, run_once
 from hand1000.evaluation import METRICS, NO_SCORE, REAL, Score, all_scores, hand_scores, resamples
-from hand1000.files import atomic_file, check_writable, fingerprint, list_photos, read_lines
 from hand1000.gestures import PHRASES
-from hand1000.run_folder import git_commit
 
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
 LAUNCHED = {"caption", "train", "generate"}  # stages that can use several processes
@@ -66,23 +66,18 @@ class Variant(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One script with its arguments; complete once it has run on the same inputs and its outputs are there."""
+    """One script with its arguments, what it reads and what it makes."""
 
     stage: str
-    name: str  # of its record, unique
+    name: str
     script: str  # module name
     arguments: list[str]
     inputs: list[Path]
     outputs: list[Path]
 
-
-class Evaluation(NamedTuple):
-    """What a folder of pictures is measured with; complete as a step is."""
-
-    name: str
-    settings: dict[str, Any]
-    inputs: list[Path]
-    outputs: list[Path]
+    @property
+    def job(self) -> Job:
+        return Job(self.name, {"arguments": self.arguments}, self.inputs, self.outputs)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -192,7 +187,7 @@ def check_steps(args: argparse.Namespace, steps: Sequence[Step]) -> None:
     if args.feature_extractor and "evaluate" in args.stages:
         import torch
 
-        from hand1000.features import load_torchscript
+        from core.metrics.features import load_torchscript
 
         load_torchscript(args.feature_extractor, torch.device("cpu"))
 
@@ -301,6 +296,7 @@ def data_steps(args: argparse.Namespace, gesture: str, captioners: Sequence[str]
                 Step("enrich", f"{stem}/enrich", "captioning.enrich", arguments, [names, captions], [enriched])
             )
     arguments = ["--gesture", gesture, *at_root]
+    arguments += [flag for flag in args.train_args if flag == "--skip_bad_images"]  # both read the photos
     steps.append(
         Step("feature", f"{gesture}/feature", "cal_mean_feature", arguments, folders[:1], [root / f"{gesture}.npy"])
     )
@@ -386,6 +382,11 @@ def run_folder(args: argparse.Namespace, gesture: str, seed: int, row: Variant) 
     return args.output_dir / gesture / f"seed_{seed}" / row.run / "run"
 
 
+def records_of(args: argparse.Namespace) -> Path:
+    """The folder of the records of what has run."""
+    return args.output_dir / "steps"
+
+
 def local_model(args: argparse.Namespace) -> list[Path]:
     path = Path(args.pretrained_model_name_or_path)
     return [path] if path.exists() else []
@@ -409,65 +410,9 @@ def run_step(args: argparse.Namespace, step: Step) -> None:
         return None
 
     launched = bool(args.launcher) and step.stage in LAUNCHED
-    once(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs, run, measurable=not launched)
+    run_once(records_of(args), step.job, run, measurable=not launched)
     if step.stage == "train":  # up to three times the model
         shutil.rmtree(step.outputs[0].parent / "checkpoints", ignore_errors=True)
-
-
-def once(
-    args: argparse.Namespace,
-    name: str,
-    settings: dict[str, Any],
-    inputs: Sequence[Path],
-    outputs: Sequence[Path],
-    run: Callable[[], Any],
-    measurable: bool = True,
-) -> None:
-    """Run unless the record says that it ran with the same settings on the same inputs; then write the record.
-
-    Args:
-        measurable: the work is done in this process, so that its peak memory can be told.
-    """
-    if is_complete(args, name, settings, inputs, outputs):
-        say(f"complete: {name}")
-        return
-    path = record_path(args, name)
-    path.unlink(missing_ok=True)
-    before = fingerprints([path for path in inputs if path.exists()])  # what is changed meanwhile was not used
-    reset_peak_memory()
-    started = time.monotonic()
-    run()
-    measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": peak_memory() if measurable else {}}
-    content = {"settings": settings, "inputs": before, **measured, "git_commit": git_commit()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def is_complete(args, name: str, settings: dict[str, Any], inputs: Sequence[Path], outputs: Sequence[Path]) -> bool:
-    record = read_record(args, name)
-    return (
-        all(output.exists() for output in outputs)
-        and record.get("settings") == json.loads(json.dumps(settings))
-        and all(path.exists() for path in inputs)
-        and record.get("inputs") == fingerprints(inputs)
-    )
-
-
-def read_record(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Of a step that ran to its end; empty where there is none."""
-    try:
-        return json.loads(record_path(args, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def record_path(args: argparse.Namespace, name: str) -> Path:
-    return args.output_dir / "steps" / f"{name}.json"
-
-
-def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
-    return {str(path): fingerprint(path) for path in paths}
 
 
 def script_path(step: Step) -> str:
@@ -476,59 +421,34 @@ def script_path(step: Step) -> str:
     return os.path.relpath(path)
 
 
-def reset_peak_memory() -> None:
-    """Linux forgets the highest memory of a process when asked; elsewhere the peak is that of all stages so far."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_memory() -> dict[str, float]:
-    """Gigabytes that this process (without its workers), and the GPU, held at most."""
-    import resource
-
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status")
-    if status.is_file():
-        kilobytes = int(status.read_text().partition("VmHWM:")[2].split()[0])
-    elif sys.platform == "darwin":
-        kilobytes /= 1024  # counted in bytes there
-    peaks = {"process": round(kilobytes / 1e6, 2)}
-    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-        peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        torch.cuda.reset_peak_memory_stats()
-    return peaks
-
-
 # Metrics
 
 
 def evaluate(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> None:
     """All metrics of one cell, to scores.json."""
-    record = evaluation(args, gesture, seed, row)
-    name, settings, (pictures, real, *given), (output,) = record
+    job = evaluation(args, gesture, seed, row)
+    (pictures, real, *given), (output,) = job.inputs, job.outputs
     check_pictures(args, gesture, seed, row)
-    cache = args.output_dir / gesture / "real_features" / short_hash([settings, fingerprints([real, *given])])
+    cache = args.output_dir / gesture / "real_features" / short_hash([job.settings, fingerprints([real, *given])])
 
     def run() -> None:
         cache.mkdir(parents=True, exist_ok=True)
         options = {**score_options(args), **feature_options(args)}
         write_scores(output, pictures, lambda: all_scores(real, pictures, gesture=gesture, cache=cache, **options))
 
-    once(args, *record, run)
+    run_once(records_of(args), job, run)
 
 
 def evaluate_real(args: argparse.Namespace, gesture: str) -> None:
     """What the test photos themselves score in the metrics of hands."""
-    record = real_evaluation(args, gesture)
-    _, _, (real,), (output,) = record
+    job = real_evaluation(args, gesture)
+    (real,), (output,) = job.inputs, job.outputs
 
     def run() -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_scores(output, real, lambda: hand_scores(real, gesture=gesture, **score_options(args)))
 
-    once(args, *record, run)
+    run_once(records_of(args), job, run)
 
 
 def write_scores(output: Path, pictures: Path, score: Callable[[], dict[str, Score]]) -> None:
@@ -546,19 +466,24 @@ def score_options(args: argparse.Namespace) -> dict[str, int]:
     return {"resamples": args.bootstrap, "seed": 0, "num_workers": workers}
 
 
-def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Evaluation:
-    """Name, settings, inputs and outputs of a cell's evaluation."""
+def evaluation(args: argparse.Namespace, gesture: str, seed: int, row: Variant) -> Job:
+    """All metrics of a cell's pictures."""
     folder = cell_folder(args, gesture, seed, row)
     settings = {name: str(value) for name, value in feature_options(args).items()} | score_settings(args)
     given = [path for path in (args.feature_extractor, args.inception_weights) if path]
     inputs = [folder / "pictures", args.data_root / f"{gesture}_test", *given]
-    return Evaluation(f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"])
+    return Job(f"{gesture}/seed_{seed}/{row.folder}/evaluate", settings, inputs, [folder / "scores.json"])
 
 
-def real_evaluation(args: argparse.Namespace, gesture: str) -> Evaluation:
-    """The same of the test photos."""
+def real_evaluation(args: argparse.Namespace, gesture: str) -> Job:
+    """The metrics of hands of the test photos."""
     inputs, outputs = [args.data_root / f"{gesture}_test"], [args.output_dir / gesture / "real_scores.json"]
-    return Evaluation(f"{gesture}/real/evaluate", score_settings(args), inputs, outputs)
+    return Job(f"{gesture}/real/evaluate", score_settings(args), inputs, outputs)
+
+
+def evaluations(args: argparse.Namespace, rows: Sequence[Variant]) -> list[Job]:
+    real = [real_evaluation(args, gesture) for gesture in args.gestures]
+    return real + [evaluation(args, *cell) for cell in cells(args, rows)]
 
 
 def score_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -580,7 +505,7 @@ def check_pictures(args: argparse.Namespace, gesture: str, seed: int, row: Varia
         )
     steps = [generate_step(args, gesture, seed, row)] + ([train_step(args, gesture, seed, row)] if row.run else [])
     for step in steps:
-        if read_record(args, step.name).get("settings") != {"arguments": step.arguments}:
+        if not ran_with(records_of(args), step.job):
             raise UserError(f"{pictures}: made with other settings; run {step.stage}, or take another --output_dir")
 
 
@@ -592,16 +517,16 @@ def short_hash(content: Any) -> str:
 
 def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str, int | None, str], dict[str, Any]]:
     """`images` and `scores` of everything evaluated, by gesture, seed (None for the real photos) and the row's name."""
-    records: dict[tuple[str, int | None, str], Evaluation] = {}
+    jobs: dict[tuple[str, int | None, str], Job] = {}
     for gesture in args.gestures:
-        records[gesture, None, REAL] = real_evaluation(args, gesture)
+        jobs[gesture, None, REAL] = real_evaluation(args, gesture)
     for gesture, seed, row in cells(args, rows):
         check_pictures(args, gesture, seed, row)
-        records[gesture, seed, row.name] = evaluation(args, gesture, seed, row)
+        jobs[gesture, seed, row.name] = evaluation(args, gesture, seed, row)
     found = {}
-    for key, record in records.items():
-        path = record[-1][0]
-        if not is_complete(args, *record):
+    for key, job in jobs.items():
+        (path,) = job.outputs
+        if not is_complete(records_of(args), job):
             raise UserError(f"{path}: not evaluated yet with these settings; run the stage evaluate first")
         content = json.loads(path.read_text(encoding="utf-8"))
         content["scores"] = {metric: Score(*content["scores"][metric]) for metric in METRICS}
@@ -611,10 +536,8 @@ def collect(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[tuple[str
 
 def costs(args: argparse.Namespace, rows: Sequence[Variant]) -> dict[str, dict[str, Any]]:
     """Seconds, peak memory and commit of every step of these rows that ran, by its name."""
-    names = [step.name for step in plan(args, rows)]
-    names += [real_evaluation(args, gesture).name for gesture in args.gestures]
-    names += [evaluation(args, *cell).name for cell in cells(args, rows)]
-    records = {name: read_record(args, name) for name in names}
+    names = [step.name for step in plan(args, rows)] + [job.name for job in evaluations(args, rows)]
+    records = {name: read_record(records_of(args), name) for name in names}
     kept = ("seconds", "peak_memory_gb", "git_commit")
     return {name: {key: record.get(key) for key in kept} for name, record in records.items() if record}
 
@@ -626,13 +549,11 @@ def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[V
     """Every command, marked where it is complete; the disk space that the models will take, and the time."""
     to_do: Counter[str] = Counter()
     for step in steps:
-        complete = is_complete(args, step.name, {"arguments": step.arguments}, step.inputs, step.outputs)
+        complete = is_complete(records_of(args), step.job)
         to_do[step.stage] += not complete
         say(f"{'complete' if complete else 'to do   '}  {shlex.join([script_path(step), *step.arguments])}")
     if "evaluate" in args.stages:
-        records = [evaluation(args, *cell) for cell in cells(args, rows)]
-        records += [real_evaluation(args, gesture) for gesture in args.gestures]
-        to_do["evaluate"] = sum(not is_complete(args, *record) for record in records)
+        to_do["evaluate"] = sum(not is_complete(records_of(args), job) for job in evaluations(args, rows))
     counts = [f"{count} to {stage}" for stage, count in to_do.items() if count]
     say(f"\n{len(steps)} steps; {', '.join(counts) or 'all complete'}")
     trainings = [step for step in steps if step.stage == "train" and not step.outputs[0].exists()]
@@ -645,7 +566,7 @@ def print_plan(args: argparse.Namespace, steps: Sequence[Step], rows: Sequence[V
 def time_estimate(args: argparse.Namespace, to_do: Counter[str]) -> str:
     """By what finished steps of the same stages took in this output folder."""
     taken: dict[str, list[float]] = {}
-    for path in (args.output_dir / "steps").rglob("*.json"):
+    for path in records_of(args).rglob("*.json"):
         taken.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
     unknown = [stage for stage, count in to_do.items() if count and stage not in taken]
     if unknown:

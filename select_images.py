@@ -13,19 +13,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.runs.command_line import argument_parser, command_line, gesture_name, natural_int, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, atomic_folder, check_writable, free_bytes
+from core.runs.photos import list_photos
+from core.runs.processes import progress, say
+from core.runs.run import differing_settings
 from hand1000 import journal
-from hand1000.cli import (
-    UserError,
-    argument_parser,
-    command_line,
-    gesture_name,
-    natural_int,
-    positive_int,
-    say,
-    seed_int,
-)
-from hand1000.files import atomic_file, atomic_folder, check_writable, free_bytes, list_photos, progress
-from hand1000.run_folder import differing_settings
 
 ORDERS = 1000  # of people that are tried, where some have many photos and few orders serve
 

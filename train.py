@@ -17,44 +17,41 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from hand1000.cli import (
-    UserError,
+from core.diffusion.model_path import check_model_path
+from core.runs.command_line import (
     argument_parser,
-    check_all_processes_started,
     command_line,
     fraction,
     gesture_name,
-    is_main_process,
     learning_rate,
     natural_int,
-    num_processes,
+    plain_arguments,
     positive_int,
-    processes_need_cpu,
-    say,
     seed_int,
 )
-from hand1000.files import (
+from core.runs.errors import UserError
+from core.runs.files import (
     atomic_file,
     check_writable,
-    fingerprint,
+    fingerprint_if_local,
     free_bytes,
     read_paired_lines,
     sha256_of_files,
-    unreadable_photos,
 )
-from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
-from hand1000.model_path import check_model_path
-from hand1000.run_folder import (
+from core.runs.photos import unreadable_photos
+from core.runs.processes import is_main_process, num_processes, say, start_accelerator
+from core.runs.run import (
     FINISHED,
     UNFINISHED,
     checkpoint_to_resume,
     differing_settings,
     locked,
     read_record,
-    software,
     write_losses,
     write_record,
 )
+from core.runs.software import software
+from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -191,28 +188,8 @@ def main(argv=None) -> None:
     train(args, accelerator, photos, captions, feature, settings, checkpoint)
 
 
-def start_accelerator(args):
-    """accelerate's choice of device, precision and processes."""
-    from accelerate import Accelerator
-    from accelerate.tracking import get_available_trackers
-
-    check_all_processes_started()
-    if args.report_to and args.report_to not in [tracker.value for tracker in get_available_trackers()]:
-        raise UserError(f"--report_to {args.report_to}: not a tracker that accelerate knows, or not installed")
-    accelerator = Accelerator(
-        cpu=processes_need_cpu(),
-        mixed_precision=args.mixed_precision,
-        log_with=args.report_to,
-        project_dir=args.output_dir / "logs",
-    )
-    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
-    return accelerator
-
-
 def run_settings(args, photos: list[Path], captions: list[str], feature, processes: int) -> dict:
     """All that the result depends on; two runs with the same settings end with the same weights."""
-    model = Path(args.pretrained_model_name_or_path)
     return {
         **{key: value for key, value in plain_arguments(args).items() if key not in NOT_SETTINGS},
         "global_batch_size": args.train_batch_size * processes,
@@ -220,22 +197,17 @@ def run_settings(args, photos: list[Path], captions: list[str], feature, process
         "photos_sha256": sha256_of_files(photos),
         "captions_sha256": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
         "feature_sha256": feature_hash(feature),
-        "model_fingerprint": fingerprint(model) if model.exists() else None,  # of a hub id the name must do
-        "fusion_fingerprint": fingerprint(args.fusion_checkpoint) if args.fusion_checkpoint else None,
+        "model_fingerprint": fingerprint_if_local(args.pretrained_model_name_or_path),
+        "fusion_fingerprint": fingerprint_if_local(args.fusion_checkpoint),
     }
-
-
-def plain_arguments(args) -> dict:
-    """The arguments as JSON can hold them."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
 def train(args, accelerator, photos, captions, feature, settings, checkpoint: Path | None) -> None:
     """Load the base model, encode the photos and captions, run the schedule, and write the run folder."""
     import torch
 
+    from core.diffusion.stable_diffusion import training_scheduler
     from hand1000.checkpoints import checkpoint_saver, load_checkpoint
-    from hand1000.stable_diffusion import training_scheduler
     from hand1000.training import Hyperparameters, TrainingState, denoising_loss, train_interleaved, train_staged
 
     pipe = load_base_model(args)
@@ -266,9 +238,9 @@ def train(args, accelerator, photos, captions, feature, settings, checkpoint: Pa
 
 def load_base_model(args):
     """The pipeline to fine-tune; refuses at once what would otherwise fail hours later."""
+    from core.diffusion.single_file import check_convertible
+    from core.diffusion.stable_diffusion import load_stable_diffusion
     from hand1000.fusion import fusion_features, open_weights
-    from hand1000.single_file import check_convertible
-    from hand1000.stable_diffusion import load_stable_diffusion
 
     pipe = load_stable_diffusion(
         args.pretrained_model_name_or_path,
@@ -288,8 +260,8 @@ def encode(args, pipe, photos, captions, feature, device):
     """The photos' latents and double-fused embeddings, once and up front; then the VAE and text encoder are idle."""
     import torch
 
+    from core.diffusion.stable_diffusion import encode_photos, encode_texts, latent_shape
     from hand1000.fusion import double_fusion, fuse
-    from hand1000.stable_diffusion import encode_photos, encode_texts, latent_shape
     from hand1000.training import TrainingSet, posterior_noise, staged_photo_seed
 
     shape = latent_shape(pipe, args.resolution)
@@ -349,9 +321,9 @@ def warn_of_full_disk(args, pipe) -> None:
 
 def save_run(args, pipe, state, record: dict) -> None:
     """Write the finished run; the record's "finished" comes last, when all the rest is there."""
+    from core.diffusion.single_file import save_single_file
     from hand1000.checkpoints import WRITE_ERRORS, save_model
     from hand1000.fusion import save_fusion_weights
-    from hand1000.single_file import save_single_file
 
     try:
         if args.fusion_checkpoint:
@@ -378,8 +350,8 @@ def add_single_file(args) -> None:
     """`--save_single_file` for a run that was finished without it."""
     if not is_main_process() or single_file_path(args).is_file():
         return
-    from hand1000.single_file import check_convertible, save_single_file
-    from hand1000.stable_diffusion import load_stable_diffusion
+    from core.diffusion.single_file import check_convertible, save_single_file
+    from core.diffusion.stable_diffusion import load_stable_diffusion
 
     pipe = load_stable_diffusion(str(args.output_dir))
     check_convertible(pipe)

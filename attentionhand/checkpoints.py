@@ -9,11 +9,11 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, c
 from safetensors.torch import load_file, save_file
 
 from attentionhand.visual_attention import new_stage
-from hand1000.cli import UserError, reason_of
-from hand1000.files import atomic_file, fingerprint
-from hand1000.run_folder import differing_settings
-from hand1000.single_file import check_convertible, compvis_tensors, unet_name
-from hand1000.unpickling import load_pickle
+from core.diffusion.single_file import check_convertible, compvis_tensors, unet_name
+from core.diffusion.unpickling import load_pickle
+from core.runs.errors import UserError, reason_of
+from core.runs.files import atomic_file, fingerprint
+from core.runs.run import differing_settings
 
 PREFIX = "VAS."  # of the ControlNet's tensors in a released file; others call them control_model.
 STAGE_ENDS = {

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from hand1000.cli import UserError
-from hand1000.files import fingerprint, leaves_folder, load_photo, read_lines
-from hand1000.hands import Box
+from core.hands.crops import Box
+from core.runs.errors import UserError
+from core.runs.files import fingerprint, leaves_folder, read_lines
+from core.runs.photos import load_photo
 
 THRESHOLD = 127  # a mesh image's pixel above it belongs to a hand
 SPECK = 0.01  # of the largest hand's area; smaller spots (JPEG noise) are no hands

@@ -23,10 +23,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
 
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
+from core.hands.crops import Hand, find_hands
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_folder, check_writable
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import progress, say
 from hand1000.evaluation import check_outputs, resamples, write_json
-from hand1000.files import atomic_folder, check_writable, list_photos, map_photos, progress
-from hand1000.hands import Hand, detect_hands
 
 PCK_LEVELS = (0.1, 0.2)  # of the hand's size
 
@@ -123,7 +126,7 @@ def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
 
 
 def two_hands(photo) -> list[Hand]:
-    return detect_hands(photo, max_num_hands=2)
+    return find_hands(photo, max_num_hands=2)
 
 
 def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:

@@ -18,19 +18,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/inference.py`
 
-from hand1000.cli import (
-    UserError,
-    argument_parser,
-    command_line,
-    is_main_process,
-    positive_int,
-    processes_need_cpu,
-    say,
-    seed_int,
-)
-from hand1000.files import atomic_file, check_writable, fingerprint, progress
-from hand1000.model_path import check_model_path
-from hand1000.run_folder import differing_settings
+from core.diffusion.model_path import check_model_path
+from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable, fingerprint_if_local
+from core.runs.processes import is_main_process, processes_need_cpu, progress, say
+from core.runs.run import differing_settings
 from image_generation import ddim_steps
 
 SETTINGS_FILE, SHEET_FILE, CELL, SHEET_ROWS = "inference.json", "sheet.png", 200, 50
@@ -111,12 +104,10 @@ def begin(args, samples) -> None:
     from attentionhand.checkpoints import weights_fingerprint
     from attentionhand.data import content_hash
 
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings = {key: value for key, value in settings.items() if key != "output_dir"}
-    settings = {key: value for key, value in settings.items() if key != "sample_path"}
-    model = Path(args.pretrained_model_name_or_path)
+    settings = plain_arguments(args)
+    del settings["output_dir"], settings["sample_path"]
     settings |= {"samples": content_hash(samples), "weights_fingerprint": weights_fingerprint(args.weights)}
-    settings["model_fingerprint"] = fingerprint(model) if model.exists() else None
+    settings["model_fingerprint"] = fingerprint_if_local(args.pretrained_model_name_or_path)
     path = args.output_dir / SETTINGS_FILE
     if path.is_file():
         try:
@@ -145,8 +136,8 @@ def generate(args, samples, meshes, missing: list[int]) -> None:
     from attentionhand.checkpoints import load_decoder, load_stage
     from attentionhand.sampling import sample_latents, start_noise
     from attentionhand.text_attention import excite, layers_at, token_positions
+    from core.diffusion.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion
     from hand1000.generation import decode
-    from hand1000.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion
 
     state = PartialState(cpu=processes_need_cpu())
     state.wait_for_everyone()  # all have seen the same pairs missing

@@ -21,8 +21,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/render_meshes.py`
 
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, say
-from hand1000.files import atomic_folder, check_writable, progress
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_folder, check_writable
+from core.runs.processes import progress, say
 
 WRIST, MIDDLE_KNUCKLE, INDEX_KNUCKLE, PINKY_KNUCKLE = 0, 9, 5, 17
 MARGIN = 1.25  # of the picture around a hand whose place is not known

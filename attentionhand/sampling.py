@@ -7,8 +7,8 @@ from diffusers import ControlNetModel, StableDiffusionPipeline
 from PIL import Image
 
 from attentionhand.visual_attention import control, controlled_noise
+from core.diffusion.stable_diffusion import ddim_scheduler
 from hand1000.generation import decode
-from hand1000.stable_diffusion import ddim_scheduler
 
 
 @torch.no_grad()

@@ -24,23 +24,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
-from hand1000.cli import (
-    UserError,
+from core.diffusion.model_path import check_model_path
+from core.runs.command_line import (
     argument_parser,
-    check_all_processes_started,
     command_line,
-    cpu_count,
     learning_rate,
     natural_int,
+    plain_arguments,
     positive_int,
-    processes_need_cpu,
-    say,
     seed_int,
 )
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable, fingerprint_if_local, give_default_permissions
+from core.runs.processes import cpu_count, progress, say, start_accelerator
+from core.runs.run import differing_settings, locked
 from hand1000.evaluation import check_outputs
-from hand1000.files import atomic_file, check_writable, fingerprint, give_default_permissions, progress
-from hand1000.model_path import check_model_path
-from hand1000.run_folder import differing_settings, locked
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -132,6 +130,8 @@ def main(argv=None) -> None:
         for _ in progress(checked, total=len(samples), desc="Checking", unit="sample"):
             pass
     accelerator = start_accelerator(args)
+    if args.report_to:
+        accelerator.init_trackers("attentionhand")
     settings = run_settings(args, samples, accelerator.num_processes)
     with locked(args.output_dir):
         accelerator.wait_for_everyone()  # until the folder is there
@@ -142,41 +142,18 @@ def main(argv=None) -> None:
     accelerator.end_training()
 
 
-def start_accelerator(args):
-    from accelerate import Accelerator
-    from accelerate.tracking import get_available_trackers
-
-    check_all_processes_started()
-    if args.report_to and args.report_to not in [tracker.value for tracker in get_available_trackers()]:
-        raise UserError(f"--report_to {args.report_to}: not a tracker that accelerate knows, or not installed")
-    accelerator = Accelerator(
-        cpu=processes_need_cpu(),
-        mixed_precision=args.mixed_precision,
-        log_with=args.report_to,
-        project_dir=args.output_dir / "logs",
-    )
-    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
-    if args.report_to:
-        accelerator.init_trackers("attentionhand")
-    return accelerator
-
-
 def run_settings(args, samples: Sequence, processes: int) -> dict[str, Any]:
     """All that the result depends on, beside the number of steps."""
     from attentionhand.checkpoints import weights_fingerprint
     from attentionhand.data import content_hash
 
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
-    model = Path(args.pretrained_model_name_or_path)
     return {
-        **settings,
+        **{key: value for key, value in plain_arguments(args).items() if key not in NOT_SETTINGS},
         "global_batch_size": args.train_batch_size * processes,
         "samples": len(samples),
         "data_sha256": content_hash(samples),
-        "model_fingerprint": fingerprint(model) if model.exists() else None,
-        "tas_fingerprint": fingerprint(Path(args.tas_model)) if Path(args.tas_model).exists() else None,
+        "model_fingerprint": fingerprint_if_local(args.pretrained_model_name_or_path),
+        "tas_fingerprint": fingerprint_if_local(args.tas_model),
         "start_fingerprint": weights_fingerprint(args.resume_path) if args.resume_path else None,
     }
 
@@ -209,8 +186,8 @@ def train(args, accelerator, samples: Sequence, settings: dict[str, Any]) -> Non
 
     from attentionhand.checkpoints import load_decoder, load_stage, load_state, save_single_file, save_state
     from attentionhand.visual_attention import new_stage
-    from hand1000.single_file import check_convertible
-    from hand1000.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion, training_scheduler
+    from core.diffusion.single_file import check_convertible
+    from core.diffusion.stable_diffusion import encode_texts, latent_shape, load_stable_diffusion, training_scheduler
 
     pipe = load_stable_diffusion(
         args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
@@ -317,13 +294,14 @@ def step_losses(args, pipe, stage, tas_unet, noise_scheduler, part, prompt_embed
 
     from attentionhand.text_attention import excite
     from attentionhand.visual_attention import view_loss
+    from core.diffusion.stable_diffusion import sampled_latents
 
     device = pipe.unet.device
     prompt_embeds, timesteps = prompt_embeds.to(device), draws["timesteps"].to(device)
     names = ("global", "local") if args.local_view != "none" else ("global",)
     clean, noisy, noises = {}, {}, {}
     for name in names:
-        clean[name] = encode(pipe.vae, part[f"{name}_rgb"].to(device), draws[f"{name}_posterior"].to(device))
+        clean[name] = sampled_latents(pipe.vae, part[f"{name}_rgb"].to(device), draws[f"{name}_posterior"].to(device))
         noises[name] = draws[f"{name}_noise"].to(device)
         source = clean["global" if args.local_view == "released" else name]
         noisy[name] = noise_scheduler.add_noise(source, noises[name], timesteps)
@@ -367,15 +345,6 @@ def local_positions(args, positions: Sequence[Sequence[int]]) -> list[Sequence[i
     return [released_positions("hand")] * len(positions) if args.tas_tokens == "released" else list(positions)
 
 
-def encode(vae, rgb, posterior_noise):
-    """Latents: a sample of the VAE's posterior times the scaling factor."""
-    import torch
-
-    with torch.no_grad():
-        posterior = vae.encode(rgb).latent_dist
-        return vae.config.scaling_factor * (posterior.mean + posterior.std * posterior_noise)
-
-
 def draw_noise(seed: int, step: int, batch: int, rgb, pipe, accelerator) -> dict[str, Any]:
     """The step's random numbers for this process's share, all drawn on the CPU for the whole batch."""
     import torch
@@ -417,7 +386,7 @@ def token_choice(args, tokenizer, samples: Sequence) -> list[list[int]]:
 def text_attention_unet(args, pipe):
     """The frozen UNet of the text attention stage, or None."""
     from attentionhand.text_attention import layers_at
-    from hand1000.stable_diffusion import load_stable_diffusion
+    from core.diffusion.stable_diffusion import load_stable_diffusion
 
     if args.no_tas:
         return None
@@ -514,7 +483,7 @@ def validate(args, pipe, stage, samples, embeds, step: int) -> None:
 
     from attentionhand.data import views
     from attentionhand.sampling import sample_pictures
-    from hand1000.stable_diffusion import encode_texts
+    from core.diffusion.stable_diffusion import encode_texts
 
     chosen = range(min(4, len(samples)))
     wholes = [views(samples[index], args.resolution)[0] for index in chosen]
@@ -551,7 +520,7 @@ def write_losses(path: Path, losses: Sequence) -> None:
 
 
 def write_record(args, settings: dict[str, Any], *, finished: bool) -> None:
-    from hand1000.run_folder import software
+    from core.runs.software import software
 
     content = {"finished": finished, "settings": settings, "software": software()}
     with atomic_file(args.output_dir / RECORD) as temporary:

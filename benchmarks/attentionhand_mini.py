@@ -11,7 +11,7 @@ import json
 import time
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
 from synthetic_hands.demo import MINI
 
 COMMON = ["--pretrained_model_name_or_path", str(MINI / "model"), "--resolution", "64"]
@@ -42,7 +42,7 @@ def main(argv=None) -> None:
     lines = ["| trained | labels | hand found | landmark error | PCK@0.2 | seconds a step |", "| --- " * 6 + "|"]
     for variant in args.variants:
         place = folder / variant.replace(" ", "_").replace(",", "")
-        started = time.monotonic()
+        resumed, started = (place / "run").exists(), time.monotonic()
         train.main(
             [
                 *("--data_dir", str(folder / "train"), "--output_dir", str(place / "run"), *COMMON, *VARIANTS[variant]),
@@ -50,7 +50,7 @@ def main(argv=None) -> None:
                 *("--validation_steps", "0", "--checkpointing_steps", "100", "--resume_from_checkpoint", "latest"),
             ]
         )
-        seconds = (time.monotonic() - started) / args.steps
+        seconds = "–" if resumed else f"{(time.monotonic() - started) / args.steps:.2f}"
         inference.main(
             [
                 *("--weights", str(place / "run"), "--output_dir", str(place / "pictures"), *COMMON),
@@ -70,7 +70,7 @@ def main(argv=None) -> None:
             cells = [
                 "{:.3f} [{:.3f}, {:.3f}]".format(*values[name]) for name in ("hand found", "landmark error", "PCK@0.2")
             ]
-            lines.append(f"| {variant} | {labels} | {' | '.join(cells)} | {seconds:.2f} |")
+            lines.append(f"| {variant} | {labels} | {' | '.join(cells)} | {seconds} |")
     print("\n".join(["", *lines]))
 
 

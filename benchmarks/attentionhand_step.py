@@ -14,7 +14,7 @@ import time
 from types import SimpleNamespace
 
 from benchmarks.train_step import synchronize
-from hand1000.cli import argument_parser, command_line, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
 
 
 @command_line

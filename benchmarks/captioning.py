@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, cpu_count, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.processes import cpu_count
 
 
 @command_line

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
 
 
 @command_line

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.cli import argument_parser, command_line, cpu_count, positive_int
-from hand1000.files import list_photos, load_photo
-from hand1000.hands import detect_hands, detect_hands_in_files
+from core.hands.crops import detect_hands_in_files, find_hands
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.photos import list_photos, load_photo
+from core.runs.processes import cpu_count
 
 
 @command_line
@@ -51,7 +52,7 @@ def time_features(photos: list[Path], folder: Path) -> None:
     from torchvision import transforms
     from torchvision.models import inception_v3
 
-    from hand1000.features import extract, load_torchvision_inception
+    from core.metrics.features import extract, load_torchvision_inception
 
     weights = folder / "inception.pth"
     torch.save(inception_v3(weights=None, init_weights=False).state_dict(), weights)
@@ -82,7 +83,7 @@ def time_hands(photos: list[Path]) -> None:
 
     def as_released(confidence: float) -> None:
         for picture in [load_photo(path) for path in photos]:
-            detect_hands(picture, max_num_hands=2, min_detection_confidence=confidence)
+            find_hands(picture, max_num_hands=2, min_detection_confidence=confidence)
 
     def by_workers(confidence: float, num_workers: int) -> None:
         options = {"max_num_hands": 2, "min_detection_confidence": confidence, "num_workers": num_workers}
@@ -103,7 +104,7 @@ def time_distance() -> None:
     """FID from features: `frechet_distance` against the released general matrix root."""
     import scipy.linalg
 
-    from hand1000.metrics import fid
+    from core.metrics.distances import fid
 
     def as_released(real: np.ndarray, fake: np.ndarray) -> float:
         sigma_1, sigma_2 = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)

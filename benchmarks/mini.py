@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.cli import argument_parser, command_line, positive_int
-from hand1000.hands import detect_hands
-from hand1000.metrics import share_interval
+from core.hands.crops import find_hands
+from core.metrics.distances import share_interval
+from core.runs.command_line import argument_parser, command_line, positive_int
 from synthetic_hands.demo import MINI
 
 
@@ -24,13 +24,13 @@ def main(argv=None) -> None:
     import torch
     from PIL import Image
 
+    from core.diffusion.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion
     from hand1000.generation import decode, sample, start_noise
-    from hand1000.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion
     from synthetic_hands.hand import POSES
     from synthetic_hands.sample import draw_sample
 
     def found(pictures) -> np.ndarray:
-        return np.array([bool(detect_hands(picture)) for picture in pictures])
+        return np.array([bool(find_hands(picture)) for picture in pictures])
 
     pipe = load_stable_diffusion(str(args.model))
     gestures = sorted(POSES)

@@ -12,9 +12,11 @@ import functools
 import tempfile
 from pathlib import Path
 
-from hand1000.cli import UserError, argument_parser, command_line, cpu_count
-from hand1000.files import list_photos, map_photos, progress
-from hand1000.metrics import fid, hand_confidence, kid
+from core.metrics.distances import fid, hand_confidence, kid
+from core.runs.command_line import argument_parser, command_line
+from core.runs.errors import UserError
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import cpu_count, progress
 from hand_confidence import hands_of_photo
 
 
@@ -32,7 +34,7 @@ def main(argv=None) -> None:
 
     import torch
 
-    from hand1000.features import extract, load_torchscript
+    from core.metrics.features import extract, load_torchscript
     from synthetic_hands.feature_extractor import save_feature_extractor
 
     halves, confidences, find = {}, {}, functools.partial(hands_of_photo, gesture=None)

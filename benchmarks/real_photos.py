@@ -12,8 +12,10 @@ import shutil
 from pathlib import Path
 
 from captioning.enrich import check_phrase
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, seed_int
-from hand1000.files import atomic_folder, list_photos
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_folder
+from core.runs.photos import list_photos
 from hand1000.gestures import PHRASES
 from synthetic_hands.demo import RATES, mini_arguments, run
 

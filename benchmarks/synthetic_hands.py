@@ -8,8 +8,8 @@ import functools
 
 import numpy as np
 
-from hand1000.cli import argument_parser, command_line, cpu_count, positive_int
-from hand1000.files import progress
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.processes import cpu_count, progress
 
 
 @command_line
@@ -43,12 +43,12 @@ def landmark_error(gesture: str, seed: int, *, size: int) -> float | None:
     import torch
     from PIL import Image
 
-    from hand1000.hands import detect_hands
+    from core.hands.crops import find_hands
     from synthetic_hands.sample import draw_sample
 
     torch.set_num_threads(1)
     sample = draw_sample(gesture, seed, size=size)
-    hands = detect_hands(Image.fromarray(sample.rgb))
+    hands = find_hands(Image.fromarray(sample.rgb))
     if not hands:
         return None
     hand_size = np.ptp(sample.joints_2d, axis=0).max()

@@ -14,7 +14,8 @@ import resource
 import sys
 import time
 
-from hand1000.cli import argument_parser, command_line, positive_int, processes_need_cpu
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.processes import processes_need_cpu
 
 
 @command_line

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/blip2.py`
 
+from core.diffusion.pretrained import load_pretrained
+from core.runs.command_line import command_line
 from hand1000.captioning import Captioner, run_captioner
-from hand1000.cli import command_line
-from hand1000.pretrained import load_pretrained
 
 NAME, MODEL = "BLIP2", "Salesforce/blip2-opt-2.7b"
 MAX_NEW_TOKENS = 20  # what the released code got by transformers' default

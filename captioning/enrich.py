@@ -20,22 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/enrich.py`
 
+from core.diffusion.pretrained import check_model, load_pretrained
+from core.runs.command_line import argument_parser, command_line, gesture_name, natural_int, positive_int
+from core.runs.errors import UserError, reason_of
+from core.runs.files import check_writable, is_utf8, read_paired_lines
+from core.runs.processes import num_processes, progress, say
 from hand1000 import journal
-from hand1000.cli import (
-    UserError,
-    argument_parser,
-    command_line,
-    gesture_name,
-    natural_int,
-    num_processes,
-    positive_int,
-    reason_of,
-    say,
-)
 from hand1000.enrichment import enrich_by_rule, enrichment_prompt, one_line, problems, share_kept
-from hand1000.files import check_writable, is_utf8, progress, read_paired_lines
 from hand1000.gestures import PHRASES
-from hand1000.pretrained import check_model, load_pretrained
 
 DEFAULT_MODELS = {"transformers": "meta-llama/Meta-Llama-3-8B-Instruct", "openai": "llama3", "rule": ""}
 MAX_NEW_TOKENS = 128

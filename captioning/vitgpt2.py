@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/vitgpt2.py`
 
+from core.diffusion.pretrained import load_pretrained
+from core.runs.command_line import command_line
 from hand1000.captioning import Captioner, run_captioner
-from hand1000.cli import command_line
-from hand1000.pretrained import load_pretrained
 
 NAME, MODEL = "VitGpt2", "nlpconnect/vit-gpt2-image-captioning"
 MAX_LENGTH, NUM_BEAMS = 16, 4

@@ -6,23 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hand1000 import journal
-from hand1000.cli import (
-    UserError,
-    argument_parser,
+from core.diffusion.pretrained import check_model
+from core.runs.command_line import argument_parser, gesture_name, natural_int, positive_int
+from core.runs.errors import UserError
+from core.runs.files import check_writable
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import (
     check_all_processes_started,
     cpu_count,
-    gesture_name,
     is_main_process,
-    natural_int,
     num_processes,
-    positive_int,
     processes_need_cpu,
+    progress,
     say,
 )
+from hand1000 import journal
 from hand1000.enrichment import one_line
-from hand1000.files import check_writable, list_photos, map_photos, progress
-from hand1000.pretrained import check_model
 
 if TYPE_CHECKING:
     import torch

@@ -16,9 +16,10 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hand1000.cli import UserError, is_main_process, say
-from hand1000.files import atomic_folder, free_bytes, give_default_permissions
-from hand1000.run_folder import checkpoints, read_losses, remove_old_checkpoints, write_losses
+from core.runs.errors import UserError
+from core.runs.files import atomic_folder, free_bytes, give_default_permissions
+from core.runs.processes import is_main_process, say
+from core.runs.run import checkpoints, read_losses, remove_old_checkpoints, write_losses
 from hand1000.training import EMBEDDING, TrainingState
 
 # What a full disk raises: Python, safetensors, and torch.save each their own.

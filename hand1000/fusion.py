@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hand1000.cli import UserError
-from hand1000.files import progress
+from core.diffusion.unpickling import load_pickle
+from core.runs.errors import UserError
+from core.runs.processes import progress
 from hand1000.gesture_feature import FEATURE_SIZE
-from hand1000.unpickling import load_pickle
 
 BLOCK_ELEMENTS = 2**24  # weights held at a time: 64 MB
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw, ImageFont
 
-from hand1000.cli import UserError
-from hand1000.files import atomic_file
+from core.runs.errors import UserError
+from core.runs.files import atomic_file
 
 
 def start_noise(seed: int, latent_shape: Sequence[int]) -> torch.Tensor:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.cli import UserError, say
-from hand1000.files import atomic_file, check_writable, list_photos, progress
-from hand1000.hands import detect_hands_in_files
+from core.hands.crops import detect_hands_in_files
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable
+from core.runs.photos import list_photos
+from core.runs.processes import progress, say
 
 FEATURE_SIZE = 63  # 21 landmarks, each x, y, z
 

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hand1000.cli import say
+from core.runs.command_line import plain_arguments
+from core.runs.files import atomic_file, read_lines
+from core.runs.processes import say
+from core.runs.software import git_commit, software
 from hand1000.evaluation import METRICS, REAL, Score
-from hand1000.files import atomic_file, read_lines
 from hand1000.generation import contact_sheet
-from hand1000.run_folder import git_commit, software
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
@@ -75,9 +76,13 @@ def write_report(
         "this_run_s": round(seconds),
     }
     facts["stages"] = costs
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     listed = [{"gesture": gesture, "seed": seed, "row": row, **cell} for (gesture, seed, row), cell in results.items()]
-    content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": nan_to_none(listed)}
+    content = {
+        "settings": plain_arguments(args),
+        **facts,
+        "published_change": PUBLISHED,
+        "results": nan_to_none(listed),
+    }
     write_text(folder / "results.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "report.html", page(args, rows, note, facts))
     say(f"\n{markdown(rows)}\n{note}\n\n{folder / 'report.html'} has the pictures too")

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
-from hand1000.cli import UserError
-from hand1000.files import progress
+from core.runs.errors import UserError
+from core.runs.processes import progress
 
 EMBEDDING, FINETUNE = "embedding", "finetune"  # the stages' names in losses.csv
 

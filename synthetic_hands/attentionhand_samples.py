@@ -9,8 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from hand1000.cli import UserError, argument_parser, command_line, say
-from hand1000.files import atomic_folder, check_writable
+from core.runs.command_line import argument_parser, command_line
+from core.runs.errors import UserError
+from core.runs.files import atomic_folder, check_writable
+from core.runs.processes import say
 
 SAMPLES = [
     ("palm", 1, "A woman on a beach waving her hand at the camera."),

@@ -13,7 +13,9 @@ import shlex
 import time
 from pathlib import Path
 
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.processes import say
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import POSES
 

@@ -6,8 +6,9 @@ Example:
 
 from pathlib import Path
 
-from hand1000.cli import argument_parser, command_line, say
-from hand1000.files import atomic_file
+from core.runs.command_line import argument_parser, command_line
+from core.runs.files import atomic_file
+from core.runs.processes import say
 
 DATA, FROZEN, TRAINED = "#f2f2f2", "#d6e6f5", "#fbdcb5"  # what a box holds: data, a fixed computation, what is learnt
 FRAME_HEIGHT = 1.0

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hand1000.cli import argument_parser, command_line, say
-from hand1000.files import atomic_file
+from core.runs.command_line import argument_parser, command_line
+from core.runs.files import atomic_file
+from core.runs.processes import say
 
 SIZE, CELLS, ORIENTATIONS = 64, 4, 9  # pixels, cells a side, directions over half a turn
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from hand1000.cli import argument_parser, command_line, positive_int, say, seed_int
-from hand1000.files import atomic_file, progress
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.files import atomic_file
+from core.runs.processes import progress, say
 from synthetic_hands.hand import POSES
 
 COLUMNS, LABEL = 6, 16  # gestures a row; pixels of the line that names them

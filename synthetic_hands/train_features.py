@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hand1000.cli import UserError, argument_parser, command_line, positive_int, say, seed_int
-from hand1000.files import atomic_file, check_writable, progress
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable
+from core.runs.processes import progress, say
 
 SIZE, FEATURES = 64, 128  # pixels a side it looks at; numbers a picture
 BATCH_SIZE, LEARNING_RATE = 64, 2e-3

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.cli import UserError, argument_parser, command_line, cpu_count, positive_int, say, seed_int
-from hand1000.files import atomic_file, atomic_folder, check_writable, progress
-from hand1000.run_folder import differing_settings
+from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, atomic_folder, check_writable
+from core.runs.processes import cpu_count, progress, say
+from core.runs.run import differing_settings
 
 SIZE, FACTOR = 64, 4  # pixels a side; pixels of a latent's side
 LATENT_CHANNELS = 8  # four smear the fingers

@@ -18,7 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hand1000.cli import UserError, argument_parser, command_line, say  # noqa: E402
+from core.runs.command_line import argument_parser, command_line
+from core.runs.errors import UserError
+from core.runs.processes import say
 
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?```bash\n(?P<text>.*?)```", re.DOTALL)
 

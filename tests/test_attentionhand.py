@@ -19,8 +19,8 @@ from attentionhand.checkpoints import load_decoder, load_stage, save_single_file
 from attentionhand.sampling import sample_latents, start_noise
 from attentionhand.text_attention import attention_loss, attention_of, excite, open_attention, token_positions
 from attentionhand.visual_attention import control, controlled_noise, new_stage, view_loss
-from hand1000.cli import UserError
-from hand1000.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion, training_scheduler
+from core.diffusion.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion, training_scheduler
+from core.runs.errors import UserError
 from synthetic_hands import make_dataset
 from synthetic_hands.tiny_model import byte_tokenizer, pipeline
 

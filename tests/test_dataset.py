@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TWO_PROCESSES, error_of, files_under, run_script, start_script
+from hand1000.journal import journal_path
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import dataset_evaluate
 import select_images
 from captioning import blip2, enrich, paligemma, vitgpt2
+from core.runs.photos import load_photo
 from hand1000.enrichment import enrich_by_rule, enrichment_prompt, problems, share_kept
-from hand1000.files import load_photo
 from hand1000.gestures import PHRASES
-from hand1000.journal import journal_path
 from synthetic_hands import tiny_captioners
 
 PHRASE = PHRASES["call"]

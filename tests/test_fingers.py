@@ -8,8 +8,8 @@ import torch
 from conftest import ROOT, error_of
 
 import hand_confidence
-from hand1000.fingers import ANY_THUMB, GESTURE_FINGERS, extended_fingers, shows_gesture
-from hand1000.hands import Hand
+from core.hands.crops import Hand
+from core.hands.fingers import ANY_THUMB, GESTURE_FINGERS, extended_fingers, shows_gesture
 from synthetic_hands import make_dataset, train_features, train_mini
 from synthetic_hands.hand import POSES, joints_of, rotation
 
@@ -52,11 +52,11 @@ def test_real_open_hands():
     folder = ROOT.parent / "shared" / "data" / "sign-language-digits" / "5"
     if not folder.is_dir():
         pytest.skip("shared/data/sign-language-digits is not beside the repository")
-    from hand1000.files import load_photo
-    from hand1000.hands import detect_hands
+    from core.hands.crops import find_hands
+    from core.runs.photos import load_photo
 
     photos = [load_photo(path) for path in sorted(folder.iterdir())[:20]]
-    assert sum(shows_gesture(detect_hands(photo), "palm", photo.size) for photo in photos) >= 18
+    assert sum(shows_gesture(find_hands(photo), "palm", photo.size) for photo in photos) >= 18
 
 
 def test_feature_extractor_learns_and_opens_anywhere(tmp_path, capsys):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hand1000.cli import UserError
+from core.runs.errors import UserError
 from hand1000.fusion import double_fusion, fuse, save_fusion_weights
 
 HIDDEN = 6

@@ -23,8 +23,8 @@ from conftest import (
 )
 
 import image_generation
-from hand1000.run_folder import FINISHED, UNFINISHED, write_record
-from hand1000.stable_diffusion import ddim_scheduler, load_stable_diffusion
+from core.diffusion.stable_diffusion import ddim_scheduler, load_stable_diffusion
+from core.runs.run import FINISHED, UNFINISHED, write_record
 
 
 @pytest.fixture(scope="module")

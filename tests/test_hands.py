@@ -8,8 +8,8 @@ from conftest import ROOT, error_of, files_under, run_script
 from PIL import Image, ImageOps
 
 import cal_mean_feature
-from hand1000.files import load_photo
-from hand1000.hands import Hand, detect_hands, hand_box, hand_crops, union_box
+from core.hands.crops import Hand, find_hands, hand_box, hand_crops, union_box
+from core.runs.photos import load_photo
 from synthetic_hands.drawn import draw_open_hand, write_photos
 
 REAL_PHOTOS = ROOT.parent / "shared" / "data" / "sign-language-digits" / "5"
@@ -30,8 +30,8 @@ def test_mean_over_the_first_hand_of_every_photo_whatever_the_workers(tmp_path, 
 
     one, two = stage_one(tmp_path, "--num_workers", "1"), stage_one(tmp_path, "--num_workers", "2")
     assert (one == two).all()
-    hands = [detect_hands(Image.open(path))[0] for path in sorted(folder.iterdir()) if path.suffix in (".png", ".PNG")]
-    hands += [detect_hands(Image.open(folder / "other.WebP"))[0]]
+    hands = [find_hands(Image.open(path))[0] for path in sorted(folder.iterdir()) if path.suffix in (".png", ".PNG")]
+    hands += [find_hands(Image.open(folder / "other.WebP"))[0]]
     expected = [sum(hand.landmarks[i, axis] for hand in hands) / 6 for i in range(21) for axis in range(3)]
     assert one.shape == (63,) and np.allclose(one, expected, rtol=0, atol=1e-12)
     captured = capfd.readouterr()
@@ -45,13 +45,13 @@ def test_landmarks_are_mediapipes_for_the_rgb_picture():
     import mediapipe
 
     image, _ = draw_open_hand(np.random.default_rng(1))
-    (hand,) = detect_hands(image)
+    (hand,) = find_hands(image)
     with mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=1) as detector:
         points = detector.process(np.asarray(image)).multi_hand_landmarks[0].landmark
     assert hand.landmarks.tolist() == [[point.x, point.y, point.z] for point in points]
     assert hand.handedness in ("Left", "Right") and 0.5 <= hand.score <= 1
     assert hand.landmarks[12, 1] < hand.landmarks[0, 1] - 0.25  # the middle finger's tip is above the wrist
-    (mirrored,) = detect_hands(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    (mirrored,) = find_hands(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert np.abs(mirrored.landmarks[:, 0] - (1 - hand.landmarks[:, 0])).max() < 0.03
 
 

@@ -25,9 +25,9 @@ from torchvision.models import inception_v3
 import cal_fid
 import cal_kid
 import hand_confidence
+from core.metrics.distances import fid, kid
+from core.runs.photos import list_photos, map_photos
 from hand1000 import features, metrics
-from hand1000.files import list_photos, map_photos
-from hand1000.metrics import fid, kid
 from synthetic_hands.drawn import draw_open_hand, write_photos
 from synthetic_hands.feature_extractor import save_feature_extractor
 

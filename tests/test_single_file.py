@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import image_generation
 import train
-from hand1000.run_folder import FINISHED, write_record
-from hand1000.single_file import save_single_file
-from hand1000.stable_diffusion import load_stable_diffusion
+from core.diffusion.single_file import save_single_file
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.run import FINISHED, write_record
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_names_are_compvis_names(single_file):
 
 def test_a_full_size_unet_has_every_compvis_name():
     """Stable Diffusion 1's own block structure: 12 input and 12 output blocks, upsamplers in both places."""
-    from hand1000.single_file import unet_name
+    from core.diffusion.single_file import unet_name
 
     config = types.SimpleNamespace(
         layers_per_block=2,

@@ -8,8 +8,8 @@ import torch
 from conftest import error_of, files_under, pixels
 from PIL import Image
 
+from core.hands.crops import find_hands
 from hand1000.gestures import gesture_mentions
-from hand1000.hands import detect_hands
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import FINGER_BONES, POSES, THUMB_BONES, joints_of, rotation
 from synthetic_hands.render import capsules_of, distance, part_distances, support_points, trace
@@ -98,7 +98,7 @@ def test_mediapipe_finds_the_hands():
     for gesture in POSES:
         for seed in range(1000, 1004):
             sample = draw_sample(gesture, seed, size=64)
-            for hand in detect_hands(Image.fromarray(sample.rgb)):
+            for hand in find_hands(Image.fromarray(sample.rgb)):
                 found += 1
                 offset = np.linalg.norm(hand.landmarks[:, :2] * 64 - sample.joints_2d, axis=1).mean()
                 errors.append(offset / np.ptp(sample.joints_2d, axis=0).max())

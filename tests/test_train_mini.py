@@ -7,7 +7,7 @@ import torch
 from conftest import error_of, files_under
 from safetensors.torch import load_file
 
-from hand1000.stable_diffusion import encode_texts, load_stable_diffusion
+from core.diffusion.stable_diffusion import encode_texts, load_stable_diffusion
 from synthetic_hands import train_mini
 
 

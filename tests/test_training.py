@@ -20,9 +20,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import train
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.run import UNFINISHED, read_losses
 from hand1000 import files, run_folder, training
-from hand1000.run_folder import UNFINISHED, read_losses
-from hand1000.stable_diffusion import load_stable_diffusion
 
 SHORT = ("--embedding_steps", 2, "--finetune_steps", 3, "--finetune_lr", 1e-4, "--max_train_images", 4)
 

@@ -11,8 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from hand1000.cli import UserError
-from hand1000.files import atomic_file
+from core.runs.errors import UserError
+from core.runs.files import atomic_file
 
 RESNET = {
     "norm1": "in_layers.0",

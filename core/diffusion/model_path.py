@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hand1000.cli import UserError
+from core.runs.errors import UserError
 
 SINGLE_FILE_SUFFIXES = (".ckpt", ".safetensors")
 

@@ -4,19 +4,11 @@ worker processes run it and should start quickly."""
 import numpy as np
 from PIL import Image
 
-from hand1000.hands import detect_hands, hand_crops
+from core.hands.crops import hand_crops
+from core.hands.detection import find_hands
+from core.runs.photos import resize_and_crop
 
 INCEPTION_SIZE = 299  # pixels
-
-
-def resize_and_crop(picture: Image.Image, size: int) -> Image.Image:
-    """size x size pixels: shorter side resized (bilinear, antialiased), then the centre; as torchvision does it."""
-    width, height = picture.size
-    short = min(width, height)
-    width, height = (int(size * width / short), int(size * height / short))
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return picture.crop((left, top, left + size, top + size))
 
 
 def squeeze(picture: Image.Image, size: int) -> Image.Image:
@@ -34,7 +26,7 @@ def pictures_of_photo(photo: Image.Image, protocol: str, crop: str) -> list[np.n
     """
     pictures = [photo]
     if crop != "whole":
-        hands = detect_hands(photo, max_num_hands=2, min_detection_confidence=0.5)
+        hands = find_hands(photo, max_num_hands=2, min_detection_confidence=0.5)
         pictures = hand_crops(photo, hands, union=crop == "union")
     if protocol == "released":
         fit = squeeze if crop == "each" else resize_and_crop

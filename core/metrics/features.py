@@ -17,10 +17,12 @@ import torchvision.transforms.functional as TF
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from hand1000.cli import UserError, processes_need_cpu
-from hand1000.files import atomic_file, fingerprint, list_photos, map_photos, progress
-from hand1000.metrics import PROTOCOLS, check_features
-from hand1000.pictures import pictures_of_photo
+from core.metrics.distances import PROTOCOLS, check_features
+from core.metrics.pictures import pictures_of_photo
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, fingerprint
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import processes_need_cpu, progress
 
 INCEPTION_URLS = {
     "released": "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",  # ImageNet1K_V1

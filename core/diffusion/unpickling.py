@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hand1000.cli import UserError
+from core.runs.errors import UserError
 
 
 class _Inert:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hand1000.hands import Hand
+from core.hands.detection import Hand
 
 FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 TIPS, MIDDLE_JOINTS = (8, 12, 16, 20), (6, 10, 14, 18)  # MediaPipe's numbers, index to pinky

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from hand1000.cli import UserError
-from hand1000.files import progress
+from core.runs.errors import UserError
+from core.runs.processes import progress
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
@@ -236,7 +236,7 @@ def _two_arrays(real: Source, fake: Source, *, protocol: str = "released", **opt
     if protocol not in PROTOCOLS:
         raise UserError(f"no protocol '{protocol}'; there are {' and '.join(PROTOCOLS)}")
     if isinstance(real, str | Path) and isinstance(fake, str | Path):
-        from hand1000.features import features_of_both
+        from core.metrics.features import features_of_both
 
         sides = features_of_both(real, fake, protocol=protocol, **options)
         return sides[0].features, sides[1].features

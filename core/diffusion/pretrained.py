@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hand1000.cli import UserError, reason_of
+from core.runs.errors import UserError, reason_of
 
 MOST_MISSING = 0.05  # of a model's tensors; published ones may lack an unused pooling layer
 

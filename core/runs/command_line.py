@@ -8,15 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from core.runs.errors import UserError, reason_of
+from core.runs.processes import leave_process_group
 
 # The first process of a machine names a mistake that all of them meet: the launcher ends the others when it exits, and
 # would end it if they were faster. A process that is alone with its error names it after this time.
 SECONDS_FOR_THE_FIRST = 10
-
-
-class UserError(Exception):
-    """Something the person at the shell can mend. The text says what is wrong, in which file, and what to do."""
+MOST_DDIM_STEPS = 999  # the released timesteps start at 1, so that a thousandth step would lie beyond the last, 999
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:
@@ -33,24 +33,21 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
                 message = f"{error.filename}: {error.strerror}"
             if int(os.environ.get("LOCAL_RANK", 0)) > 0:
                 time.sleep(SECONDS_FOR_THE_FIRST)
-            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr, flush=True)
-            sys.exit(2)
+            end_with(message)
         except KeyboardInterrupt:
             sys.exit(130)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
                 raise
-            print(f"{Path(sys.argv[0]).name}: error: the GPU's memory is full ({reason_of(error)})", file=sys.stderr)
-            sys.exit(2)
+            end_with(f"the GPU's memory is full ({reason_of(error)})")
 
     return wrapped
 
 
-def leave_process_group() -> None:
-    """End this process's part in `accelerate launch`; gloo's threads may abort a process that just exits."""
-    torch = sys.modules.get("torch")
-    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def end_with(message: str) -> NoReturn:
+    """Print the mistake on one line and end with exit status 2."""
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -69,9 +66,29 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help is the manual)\n")
 
 
-def argument_parser(docstring: str) -> argparse.ArgumentParser:
+def argument_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser whose manual is the script's own docstring (it ends with an example)."""
     return OneLineParser(description=docstring, formatter_class=HelpFormatter)
+
+
+def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[str] = ()) -> dict[str, Any]:
+    """The arguments as JSON can hold them, all but those in `without`."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in without
+    }
+
+
+# Types of options
+
+
+def finite_float(text: str) -> float:
+    """argparse type: any number but NaN and the infinite ones."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
 
 
 def fraction(text: str) -> float:
@@ -86,16 +103,8 @@ def learning_rate(text: str) -> float:
     """argparse type: a finite number from 0."""
     value = float(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no learning rate")
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
     return value
-
-
-def gesture_name(text: str) -> str:
-    """argparse type: the name of a gesture, which is also that of a folder and begins the names of its lists."""
-    name = text.rstrip("/\\")  # tab completion adds one
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise argparse.ArgumentTypeError(f"'{text}' is no plain name; --data_root says where its folder is")
-    return name
 
 
 def positive_int(text: str) -> int:
@@ -122,51 +131,17 @@ def seed_int(text: str) -> int:
     return value
 
 
-def reason_of(error: Exception) -> str:
-    """What another library's error says, on one line and not too long."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if len(reason) < 200 else f"{reason[:200]}…"
+def ddim_steps(text: str) -> int:
+    """argparse type: a number of DDIM steps, 1 to 999."""
+    steps = positive_int(text)
+    if steps > MOST_DDIM_STEPS:
+        raise argparse.ArgumentTypeError(f"{text} is above {MOST_DDIM_STEPS}")
+    return steps
 
 
-def cpu_count() -> int:
-    """Cores this process may use (a container or `taskset` may allow fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def num_processes() -> int:
-    """How many processes `accelerate launch` or `torchrun` started, known before torch is imported."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def processes_need_cpu() -> bool:
-    """Whether several processes have to meet on the CPU (gloo): accelerate must be told so."""
-    import torch
-
-    return num_processes() > 1 and not torch.cuda.is_available() and not torch.xpu.is_available()
-
-
-def check_all_processes_started() -> None:
-    """`accelerate launch --num_processes 2` starts only one process, silently, where there is no GPU.
-
-    Raises:
-        UserError
-    """
-    import torch
-
-    asked_for_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
-    if asked_for_several and "LOCAL_RANK" not in os.environ and not torch.cuda.is_available():
-        raise UserError(
-            "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
-            "to get all of them on the CPU"
-        )
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that prints and writes."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def say(text: str) -> None:
-    """Print once, whatever the number of processes."""
-    if is_main_process():
-        print(text, flush=True)
+def folder_name(text: str) -> str:
+    """argparse type: the name of a gesture, which is also that of a folder and begins the names of its lists."""
+    name = text.rstrip("/\\")  # tab completion adds one
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a plain name; --data_root says where its folder is")
+    return name

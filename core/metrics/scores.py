@@ -9,22 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hand1000.cli import (
-    UserError,
-    argument_parser,
-    check_all_processes_started,
-    cpu_count,
-    is_main_process,
-    natural_int,
-    num_processes,
-    positive_int,
-    say,
-    seed_int,
-)
-from hand1000.files import atomic_file, check_writable, list_photos, map_photos, progress
-from hand1000.fingers import GESTURE_FINGERS, shows_gesture
-from hand1000.hands import detect_hands
-from hand1000.metrics import (
+from core.hands.crops import find_hands
+from core.hands.fingers import GESTURE_FINGERS, shows_gesture
+from core.metrics.distances import (
     fid,
     fid_interval,
     hand_confidence,
@@ -33,9 +20,14 @@ from hand1000.metrics import (
     kid_interval,
     share_interval,
 )
+from core.runs.command_line import argument_parser, natural_int, positive_int, seed_int
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, check_writable
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import check_all_processes_started, cpu_count, is_main_process, num_processes, progress, say
 
 if TYPE_CHECKING:
-    from hand1000.features import Features
+    from core.metrics.features import Features
 
 
 def metric_parser(docstring: str) -> argparse.ArgumentParser:
@@ -74,8 +66,8 @@ def metric_parser(docstring: str) -> argparse.ArgumentParser:
 
 def hands_of_photo(photo: Image.Image, *, gesture: str | None) -> tuple[list[float], int, bool | None]:
     """Handedness scores at detection confidence 0; at 0.5 the number of hands, and whether one shows the gesture."""
-    scores = [hand.score for hand in detect_hands(photo, max_num_hands=2, min_detection_confidence=0.0)]
-    hands = detect_hands(photo, max_num_hands=2, min_detection_confidence=0.5)
+    scores = [hand.score for hand in find_hands(photo, max_num_hands=2, min_detection_confidence=0.0)]
+    hands = find_hands(photo, max_num_hands=2, min_detection_confidence=0.5)
     return scores, len(hands), shows_gesture(hands, gesture, photo.size) if gesture else None
 
 
@@ -112,7 +104,7 @@ def features_for(args: argparse.Namespace) -> tuple["Features", "Features"]:
     check_outputs(*saved_to, args.json)
     check_all_processes_started()
 
-    from hand1000.features import features_of_both, save_features
+    from core.metrics.features import features_of_both, save_features
 
     num_workers = cpu_count() // num_processes() if args.num_workers is None else args.num_workers
     names = "protocol hands hand_crop feature_extractor inception_weights batch_size".split()
@@ -185,7 +177,7 @@ def all_scores(
         cache: folder for the real photos' features; the caller sees to it that they belong to `real`.
         features: further options of `hand1000.features.features_of_both`.
     """
-    from hand1000.features import features_of_both, save_features
+    from core.metrics.features import features_of_both, save_features
 
     scores: dict[str, Score] = {}
     protocol = features.get("protocol", "released")

@@ -1,0 +1,1 @@
+"""Stable Diffusion in and out, encoding, the noise loss, and DDIM with guidance."""

@@ -1,0 +1,46 @@
+"""Command-line options that several scripts share, under the names of diffusers' examples."""
+
+import argparse
+
+from core.runs.command_line import ddim_steps, finite_float, positive_int, seed_int
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+
+def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """Which Stable Diffusion to start from."""
+    parser.add_argument(
+        "--pretrained_model_name_or_path",
+        default=default,
+        help="base model: hub id, diffusers folder, or CompVis-style .ckpt / .safetensors",
+    )
+    add_single_file_options(parser, "base model")
+
+
+def add_single_file_options(parser: argparse.ArgumentParser, of: str) -> None:
+    """What a single file needs where the hub can't be reached."""
+    parser.add_argument("--original_config", help=f"YAML of a single-file {of}")
+    parser.add_argument("--config", help=f"diffusers folder with the configs and tokenizer of a single-file {of}")
+
+
+def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> None:
+    """Precision, memory, checkpoints and logs of a training."""
+    add = parser.add_argument
+    add("--seed", type=seed_int, default=0, help=f"seed of {seed_of}")
+    add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the networks' arithmetic")
+    add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
+    add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
+    add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
+    add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path')
+    add("--report_to", help="tensorboard, or another tracker that accelerate knows; logs in {output_dir}/logs")
+
+
+def add_generation_options(
+    parser: argparse.ArgumentParser, *, num_inference_steps: int, guidance_scale: float, seed: int
+) -> None:
+    """How pictures are drawn."""
+    add = parser.add_argument
+    add("--num_inference_steps", type=ddim_steps, default=num_inference_steps, help="DDIM steps, at most 999")
+    add("--guidance_scale", type=finite_float, default=guidance_scale, help="classifier-free guidance; 1 is none")
+    add("--seed", type=seed_int, default=seed, help="seed of the start noise")
+    add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the networks' arithmetic")

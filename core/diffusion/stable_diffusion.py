@@ -1,0 +1,81 @@
+"""Loading Stable Diffusion from the hub, a folder or a single file."""
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from core.diffusion.model_path import is_single_file
+from core.diffusion.unpickling import inert_globals, load_pickle
+from core.runs.errors import UserError, reason_of
+
+for library_logging in (diffusers_logging, transformers_logging):
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+
+
+def load_stable_diffusion(
+    path: str,
+    *,
+    original_config: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline in float32 on the CPU, without safety checker.
+
+    Args:
+        path: a hub id, a diffusers folder, or a CompVis-style `.ckpt` / `.safetensors`. Of a file that holds both raw
+            and EMA weights the raw ones are taken, as the released code does.
+        original_config: the YAML that belongs to a single file (default: inferred by diffusers).
+        config: a diffusers folder (or hub id) with the configurations and the tokenizer for a single file.
+        revision, variant: of a hub id, as in diffusers.
+
+    Raises:
+        UserError: nothing loadable there, or not an epsilon-predicting Stable Diffusion.
+    """
+    options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    try:
+        if is_single_file(path):
+            pipe = _load_single_file(Path(path), original_config=original_config, config=config, **options)
+        else:
+            pipe = StableDiffusionPipeline.from_pretrained(path, revision=revision, variant=variant, **options)
+    except UserError:
+        raise
+    except Exception as error:  # diffusers, transformers, safetensors and the hub client raise a dozen kinds
+        if not Path(path).exists():
+            raise UserError(
+                f"{path}: no such folder here, and the hub has it not or can't be reached ({type(error).__name__}); "
+                "pass the folder or the .ckpt of a downloaded model"
+            ) from None
+        hint = "; without the hub, a single file needs --config FOLDER" if is_single_file(path) and not config else ""
+        raise UserError(f"{path}: can't load Stable Diffusion from there ({reason_of(error)}){hint}") from None
+    for name in ("unet", "vae", "text_encoder"):
+        missing = [key for key, value in getattr(pipe, name).named_parameters() if value.is_meta]
+        if missing:
+            raise UserError(f"{path}: has no weights for {len(missing)} tensors of the {name}, e.g. {missing[0]}")
+        getattr(pipe, name).float().requires_grad_(False).eval()
+    if pipe.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
+        raise UserError(
+            f"{path}: predicts {pipe.scheduler.config.prediction_type}; a model that predicts noise is needed"
+        )
+    return pipe
+
+
+def _load_single_file(path: Path, *, original_config: str | None, config: str | None, **options):
+    if path.suffix == ".safetensors":
+        return StableDiffusionPipeline.from_single_file(
+            str(path), original_config=original_config, config=config, **options
+        )
+    load_pickle(path)  # memory-mapped: costs nothing, and says clearly when the file is no checkpoint
+    with inert_globals(path):
+        return StableDiffusionPipeline.from_single_file(
+            str(path), original_config=original_config, config=config, **options
+        )
+
+
+def model_bytes(*models: torch.nn.Module) -> int:
+    """Bytes of the weights."""
+    return sum(value.numel() * value.element_size() for model in models for value in model.state_dict().values())

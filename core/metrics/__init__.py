@@ -1,0 +1,1 @@
+"""FID, KID and hand confidence with their intervals, and what they are computed on."""

@@ -1,0 +1,1 @@
+"""Command lines, processes, files, photos, and work that may be killed, resumed, refused or finished (`Run`)."""

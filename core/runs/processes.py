@@ -1,0 +1,148 @@
+"""Cores, and the processes that `accelerate launch` starts: how many there are, which one prints, how they begin."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from core.runs.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+
+def cpu_count() -> int:
+    """Cores this process may use (a container or `taskset` may allow fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_processes() -> int:
+    """How many processes `accelerate launch` or `torchrun` started, known before torch is imported."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def workers_a_process(num_workers: int | None = None) -> int:
+    """`--num_workers`, or where it is not given this process's share of the cores."""
+    return cpu_count() // num_processes() if num_workers is None else num_workers
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def say(text: str) -> None:
+    """Print once, whatever the number of processes."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def progress(iterable=None, **options) -> tqdm:
+    """A progress bar on the main process only."""
+    return tqdm(iterable, disable=not is_main_process(), dynamic_ncols=True, **options)
+
+
+def worker_pool(num_workers: int, prepare: Callable[[], object] | None = None) -> ProcessPoolExecutor:
+    """Worker processes that end when this one does, however it ends.
+
+    Processes, because MediaPipe's objects can't be shared; spawned, because forking after torch has started its
+    threads can hang. The caller needs the usual `if __name__ == "__main__"`.
+
+    Args:
+        prepare: called once in each worker before its first task.
+    """
+    context = get_context("spawn")
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_begin_worker, initargs=(prepare,))
+
+
+def _begin_worker(prepare: Callable[[], object] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if prepare:
+        prepare()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()  # returns once the parent is gone, killed or not
+        os._exit(1)
+
+
+def start_accelerator(
+    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None, tracker: str = "train"
+) -> "Accelerator":
+    """accelerate's choice of device, precision and processes for a training script, with its tracker started.
+
+    Args:
+        mixed_precision: "no", "fp16" or "bf16".
+        report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs.
+        tracker: the tracker's name for the project.
+
+    Raises:
+        UserError: a tracker that is not there, fp16 on the CPU, fewer processes than were asked for.
+    """
+    from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
+
+    check_all_processes_started()
+    if report_to and report_to not in [available.value for available in get_available_trackers()]:
+        raise UserError(f"--report_to {report_to}: not a tracker that accelerate knows, or not installed")
+    accelerator = Accelerator(
+        cpu=processes_need_cpu(),
+        mixed_precision=mixed_precision,
+        log_with=report_to,
+        project_dir=output_dir / "logs" if output_dir else None,
+    )
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
+    if report_to:
+        accelerator.init_trackers(tracker)
+    return accelerator
+
+
+def start_processes() -> "PartialState":
+    """The device and the processes of a script that trains nothing.
+
+    Raises:
+        UserError: fewer processes than were asked for.
+    """
+    from accelerate import PartialState
+
+    check_all_processes_started()
+    return PartialState(cpu=processes_need_cpu())
+
+
+def processes_need_cpu() -> bool:
+    """Whether several processes have to meet on the CPU (gloo): accelerate must be told so."""
+    import torch
+
+    return num_processes() > 1 and not torch.cuda.is_available() and not torch.xpu.is_available()
+
+
+def check_all_processes_started() -> None:
+    """`accelerate launch --num_processes 2` starts only one process, silently, where there is no GPU.
+
+    Raises:
+        UserError
+    """
+    import torch
+
+    asked_for_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if asked_for_several and "LOCAL_RANK" not in os.environ and not torch.cuda.is_available():
+        raise UserError(
+            "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
+            "to get all of them on the CPU"
+        )
+
+
+def leave_process_group() -> None:
+    """End this process's part in `accelerate launch`; gloo's threads may abort a process that just exits."""
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
