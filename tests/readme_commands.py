@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.runs.command_line import argument_parser, command_line
 from core.runs.errors import UserError
 from core.runs.processes import say
 
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?```bash\n(?P<text>.*?)```", re.DOTALL)
 
 
