@@ -1,5 +1,6 @@
 """The text attention stage: which tokens, the loss and its descent, against a literal version."""
 
+import pytest
 import torch
 from attentionhand_helpers import inputs, literal_excite, random_mesh
 
@@ -13,6 +14,8 @@ from attentionhand.text_attention import (
     token_positions,
 )
 from attentionhand.visual_attention import NoisyView
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_token_positions(attention_pipe, monkeypatch):
