@@ -34,8 +34,8 @@ from core.runs.processes import num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.hyperparameters import INTERLEAVED, STAGED, Hyperparameters
+from hand1000.trained import RECORD
 from hand1000.training import (
-    RECORD,
     add_single_file,
     check_base_model,
     encode,

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,13 +12,6 @@ from core.runs.errors import UserError
 from hand1000.gesture_feature import FEATURE_SIZE
 
 ROWS = 256  # copied at a time: 60 MB for Stable Diffusion 1
-
-
-class FusionWeights(NamedTuple):
-    """Where the fusion layer of a model comes from."""
-
-    seed: int = 0
-    file: Path | None = None  # instead of the seed
 
 
 def stored_blocks(path: Path, in_features: int, out_features: int, rows: int) -> Iterator[torch.Tensor]:

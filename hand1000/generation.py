@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from core.diffusion.encoding import encode_texts, latent_shape
+from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler
 from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
 from core.runs.processes import progress
 from hand1000.fusion import double_fusion, fuse
-from hand1000.fusion_weights import FusionWeights
 from hand1000.gesture_feature import load_gesture_feature
-from hand1000.trained import fusion_of_run, read_finished_run
+from hand1000.trained import FusionWeights, trained_model
 
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -82,7 +81,7 @@ def fused_prompt_embeds(
         UserError: the run is missing or unfinished, or the feature is not one.
     """
     device, dtype = pipe.device, pipe.text_encoder.dtype
-    fusion = fusion_of_run(Path(run), read_finished_run(Path(run), required=True))
+    fusion = trained_model(Path(run)).fusion
     embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature)), fusion, device)
     pipe.text_encoder.to(device)
     mixed = double_fusion(embeds.text, embeds.fused, mu)
@@ -116,9 +115,7 @@ def sample(
         noise_pred = unet(torch.cat([latents, latents]).to(dtype), timestep, embeds).sample
         return guided(noise_pred, guidance_scale)
 
-    return ddim(
-        denoise, scheduler, latents.to(device), num_inference_steps=num_inference_steps, after_step=after_step
-    )
+    return ddim(denoise, scheduler, latents.to(device), num_inference_steps=num_inference_steps, after_step=after_step)
 
 
 def draw_pictures(
@@ -127,7 +124,7 @@ def draw_pictures(
     pictures: Sequence[Picture],
     device: torch.device | str,
     *,
-    resolution: int,
+    latent_shape: Sequence[int],
     image_size: int,
     batch_size: int,
     guidance_scale: float,
@@ -137,10 +134,10 @@ def draw_pictures(
     """Draw pictures and save each as soon as its batch is done. A picture does not depend on its batch.
 
     Args:
-        resolution: pixels a side that the model draws.
-        image_size: pixels a side of the saved picture; 0 keeps the resolution.
+        latent_shape: of one picture's latents, (1, 4, h, w).
+        image_size: pixels a side of the saved picture; 0 keeps what the model draws.
     """
-    shape, scheduler = latent_shape(pipe, resolution), ddim_scheduler(pipe)
+    scheduler = ddim_scheduler(pipe)
     pipe.unet.to(device, PRECISIONS[mixed_precision])
     pipe.vae.to(device)
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
@@ -150,7 +147,7 @@ def draw_pictures(
             latents = sample(
                 pipe.unet,
                 scheduler,
-                torch.cat([start_noise(picture.seed, shape) for picture in batch]),
+                torch.cat([start_noise(picture.seed, latent_shape) for picture in batch]),
                 torch.stack([embeds.at(picture.prompt, picture.mu) for picture in batch]),
                 embeds.negative,
                 guidance_scale=guidance_scale,

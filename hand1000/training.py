@@ -16,6 +16,7 @@ from core.runs.software import software
 from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.gesture_files import GestureFiles
 from hand1000.hyperparameters import STAGED, Hyperparameters
+from hand1000.trained import FUSION_FILE, fusion_fact
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
 # torch and diffusers are imported inside functions: a mistake in the lists is named at once.
 
-RECORD, FUSION_FILE = "hand1000.json", "fusion.safetensors"  # of a run folder
 
-
-# Reading
+# Reading and encoding
 
 
 def read_photos_and_captions(
@@ -152,7 +151,7 @@ def encode(
 
 def run_facts(base_model: str, params: Hyperparameters, arguments: dict[str, Any]) -> dict[str, Any]:
     """What a run folder's record says beside its settings."""
-    fusion = {"file": FUSION_FILE} if params.fusion_checkpoint else {"seed": params.fusion_seed}
+    fusion = fusion_fact(params.fusion_seed, params.fusion_checkpoint)
     return {"base_model": base_model, "fusion": fusion, "arguments": arguments, "software": software()}
 
 
