@@ -1,0 +1,1 @@
+"""Hands in pictures: finding them, cropping to them, their fingers, their surface."""
