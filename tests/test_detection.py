@@ -26,7 +26,7 @@ SETTINGS = [(max_num_hands, confidence) for max_num_hands in MAX_NUM_HANDS for c
 # than MediaPipe's, and otherwise on other processors. At confidence 0 some regions hold hardly a hand, and there a
 # difference in the last bit grows. Measured on 1,674 photographs: median 0.00001, largest 0.0003 and 0.0041.
 FARTHEST = {0.5: 0.001, 0.0: 0.01}
-FARTHEST_MEDIAN = 0.00005  # over the hands of all pictures
+FARTHEST_MEDIAN = 0.0001  # over the hands of all pictures
 SCORE = {0.5: 0.002, 0.0: 0.01}
 
 
@@ -105,10 +105,10 @@ def test_hands_are_those_of_the_installed_mediapipe(monkeypatch):
 def test_two_hands_overlapping_hands_and_no_hand():
     """What golden hands can't show by their numbers: that they hold the cases which differ."""
     hands = golden("drawn")
-    assert [len(hands["two", *setting]) for setting in SETTINGS] == [1, 1, 2, 2]
+    assert [len(hands[("two", *setting)]) for setting in SETTINGS] == [1, 1, 2, 2]
     one, other = hands["overlapping", 1, 0.5][0], hands["overlapping", 2, 0.5]
     assert len(other) == 1 and np.abs(one.landmarks - other[0].landmarks).max() > 0.1  # the less sure palm's hand stays
-    assert not any(hands[name, *setting] for name in ("wall", "tiny", "one_pixel", "flat") for setting in SETTINGS)
+    assert not any(hands[(name, *setting)] for name in ("wall", "tiny", "one_pixel", "flat") for setting in SETTINGS)
     assert all(hands[name, 1, 0.5] for name in ("grey", "huge", "odd", "lying", "upside_down", "at_the_edge", "tall"))
 
 

@@ -28,7 +28,7 @@ DEPTH_SCALE = 0.4  # the network's depth is so much smaller than its x and y
 class Palms(NamedTuple):
     """What the palm network sees: one candidate for each of its anchors."""
 
-    points: np.ndarray  # (N, 4, 2) float32: LOW, HIGH, WRIST, MIDDLE_KNUCKLE in pixels of the picture
+    points: np.ndarray  # (N, 4, 2) float64: LOW, HIGH, WRIST, MIDDLE_KNUCKLE in pixels of the picture
     scores: np.ndarray  # (N,) float32, 0 to 1
 
 
@@ -62,17 +62,17 @@ def find_palms(image: np.ndarray) -> Palms:
     side = max(height, width)
     whole = Region(width / 2, height / 2, side, 0.0)
     raw, logits = _model("palm_detection_full.tflite")(cut_out(image, whole, PALM_SIZE, black_outside=True))
-    raw = raw.reshape(-1, 9, 2) / PALM_SIZE  # centre and size of the box, 7 key points; key points 0 and 2 are used
+    raw = raw.reshape(-1, 9, 2).astype(float) / PALM_SIZE  # centre and size of the box, 7 key points; key points 0 and 2 are used
     centre, size, wrist, knuckle = raw[:, 0], raw[:, 1], raw[:, 2], raw[:, 4]
     points = np.stack([centre - size / 2, centre + size / 2, wrist, knuckle], axis=1) + anchors()[:, None]
-    scores = 1 / (1 + np.exp(-logits[:, 0].clip(-100, 100)))
+    scores = 1 / (1 + np.exp(-logits[:, 0].astype(float).clip(-100, 100)))
     valid = (size >= 0).all(axis=1)
-    return Palms(whole.to_picture(points[valid]), scores[valid])
+    return Palms(whole.to_picture(points[valid]), scores[valid].astype(np.float32))
 
 
 @functools.cache
 def anchors() -> np.ndarray:
-    """The places that the palm network looks at, relative to its square, (2016, 2) float32. SsdAnchorsCalculator.
+    """The places that the palm network looks at, relative to its square, (2016, 2) from 0 to 1. SsdAnchorsCalculator.
 
     2 for each cell of a grid of 24 x 24 cells, 6 for each of 12 x 12.
     """
@@ -80,7 +80,7 @@ def anchors() -> np.ndarray:
     for cells, repeats in ((PALM_SIZE // 8, 2), (PALM_SIZE // 16, 6)):
         rows, columns = np.divmod(np.arange(cells**2), cells)
         grids.append(np.repeat((np.stack([columns, rows], axis=1) + 0.5) / cells, repeats, axis=0))
-    return np.concatenate(grids).astype(np.float32)
+    return np.concatenate(grids)
 
 
 def hand_regions(palms: Palms, confidence: float, max_num_hands: int) -> list[Region]:
@@ -103,7 +103,7 @@ def merged_palms(palms: Palms, confidence: float, count: int) -> list[np.ndarray
 
     NonMaxSuppressionCalculator, its weighted algorithm.
     """
-    sure = palms.scores >= confidence
+    sure = palms.scores >= np.float32(confidence)
     order = np.argsort(-palms.scores[sure], kind="stable")
     points, scores = palms.points[sure][order], palms.scores[sure][order]
     merged: list[np.ndarray] = []
