@@ -18,7 +18,7 @@ from core.hands.detection import Hand, find_hands, find_hands_at
 from core.hands.hand_graph import Palms, find_palms, hand_region, hand_regions, merged_palms
 from core.hands.regions import Region, cut_out
 from core.runs.errors import UserError
-from hand1000.files import load_photo
+from core.runs.photos import load_photo
 from synthetic_hands.drawn import draw_open_hand
 
 SETTINGS = [(max_num_hands, confidence) for max_num_hands in MAX_NUM_HANDS for confidence in CONFIDENCES]
@@ -52,7 +52,9 @@ def golden(name: str) -> dict:
 def farthest(hand: Hand, expected: Hand, size: tuple[int, int]) -> float:
     """The largest distance of two landmarks, as a share of the picture's longer side; depth counts like x."""
     width, height = size
-    return float(np.linalg.norm((hand.landmarks - expected.landmarks) * (width, height, width), axis=1).max() / max(size))
+    return float(
+        np.linalg.norm((hand.landmarks - expected.landmarks) * (width, height, width), axis=1).max() / max(size)
+    )
 
 
 def assert_same_hands(pictures: dict[str, Image.Image], expected: dict) -> None:
