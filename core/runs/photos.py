@@ -97,7 +97,7 @@ def map_photos(
     Raises:
         UserError: the first unreadable photo, unless `bad` is given.
     """
-    with progress(total=len(paths), desc=desc, unit="photo") if desc else progress(disable=True) as bar:
+    with progress(total=len(paths), desc=desc, unit="photo", disable=desc is None) as bar:
         for result in _results(function, paths, num_workers):
             bar.update()
             if not isinstance(result, UserError):

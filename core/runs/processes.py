@@ -43,9 +43,9 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def progress(iterable=None, **options) -> tqdm:
-    """A progress bar on the main process only."""
-    return tqdm(iterable, disable=not is_main_process(), dynamic_ncols=True, **options)
+def progress(iterable=None, *, disable: bool = False, **options) -> tqdm:
+    """A progress bar, on the main process only."""
+    return tqdm(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
 
 
 def worker_pool(num_workers: int, prepare: Callable[[], object] | None = None) -> ProcessPoolExecutor:
