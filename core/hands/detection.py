@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,14 @@ def find_hands(picture: Image.Image, *, max_num_hands: int = 1, min_detection_co
             score=handedness.classification[0].score,
         )
         for landmarks, handedness in zip(result.multi_hand_landmarks, result.multi_handedness, strict=True)
+    ]
+
+
+def find_hands_at(picture: Image.Image, confidences: Sequence[float], *, max_num_hands: int) -> list[list[Hand]]:
+    """The hands that `find_hands` finds at each of several detection confidences (0 to 1), in their order."""
+    return [
+        find_hands(picture, max_num_hands=max_num_hands, min_detection_confidence=confidence)
+        for confidence in confidences
     ]
 
 
