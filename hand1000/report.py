@@ -1,258 +1,83 @@
 """The results of `reproduce.py` as tables, pictures, and one page that needs nothing else.
 
-table.md, table.csv, table.tex, results.json, grid.png (real, base and Hand1000 for the same prompts), losses.png,
-report.html.
+table.md, table.csv, table.tex, results.json, grid.png (real photo, base and Hand1000 for the same captions),
+losses.png, report.html.
 """
 
-import argparse
-import base64
-import csv
-import html
-import io
-import json
 import math
-import os
-import platform
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from core.runs.command_line import plain_arguments
-from core.runs.files import atomic_file, read_lines
+from core.metrics import table
+from core.metrics.scores import METRICS, REAL, Score
+from core.metrics.table import TableRow
+from core.runs import page
+from core.runs.files import atomic_file, write_json, write_text
+from core.runs.photos import list_photos
 from core.runs.processes import say
-from core.runs.software import git_commit, software
-from hand1000.evaluation import METRICS, REAL, Score
-from hand1000.generation import contact_sheet
+from core.runs.run import read_losses
+from core.runs.sheets import contact_sheet, save_png, side_by_side
+from core.runs.software import git_commit, machine, software
+from core.runs.steps import costs
+from hand1000.experiment import CellScores, Experiment
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
 
 GRID_PROMPTS, GRID_BLOCKS = 3, 3  # of each gesture on grid.png; gestures side by side
-NOTE = (
-    "Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets. Bold: better "
-    "than the base model, and the two intervals do not overlap. The real photos are those of the test: what they score "
-    "is the goal, which may lie below the base model's HAND-CONF. {extractor} The last line is the change that the "
-    "paper reports, on other data and other features: only its direction can be compared."
-)
+LABELS = ("gesture", "model")
+LOSS_COLUMNS = ("image", "stage", "step", "loss")  # of losses.csv
+Results = dict[tuple[str, int | None, str], CellScores]  # by gesture, seed (None: the real photos) and the row's name
 
 
-class Row(NamedTuple):
-    """One line of the table."""
-
-    gesture: str
-    variant: str
-    scores: dict[str, Score]
-    better: set[str]  # metrics that are better than the base's beyond the intervals
-
-
-def write_report(
-    args: argparse.Namespace, variants: Sequence, results: dict, costs: dict[str, dict], seconds: float
-) -> None:
-    """Write everything into `--output_dir`.
+def write_report(experiment: Experiment, settings: dict[str, Any]) -> None:
+    """Write everything into the experiment's output folder and print the table.
 
     Args:
-        variants: the rows that `reproduce.py` drew, base first.
-        results: `images` and `scores` by gesture, seed (None for the real photos) and the row's name.
-        costs: seconds and peak memory of each step since its last start, by its name.
-        seconds: since the command began.
+        settings: the arguments of the command, for results.json.
+
+    Raises:
+        UserError: a cell is not evaluated with these settings.
     """
-    folder, names = args.output_dir, [variant.name for variant in variants]
-    rows = table(results, args.gestures, [REAL, *names])
-    note = NOTE.format(seeds=", ".join(map(str, args.seeds)), extractor=extractor_note(args))
-    write_text(folder / "table.md", f"{markdown(rows)}\n{note}\n")
-    write_text(folder / "table.tex", latex(rows))
-    write_csv(folder / "table.csv", rows)
-    with atomic_file(folder / "grid.png") as temporary:
-        comparison_grid(args, variants).save(temporary, format="PNG")
-    with atomic_file(folder / "losses.png") as temporary:
-        temporary.write_bytes(loss_curves(args, variants))
-    facts: dict[str, Any] = {
-        "machine": machine(),
-        "software": software(),
-        "git_commit": git_commit(),
-        "this_run_s": round(seconds),
-    }
-    facts["stages"] = costs
-    listed = [{"gesture": gesture, "seed": seed, "row": row, **cell} for (gesture, seed, row), cell in results.items()]
-    content = {
-        "settings": plain_arguments(args),
-        **facts,
-        "published_change": PUBLISHED,
-        "results": nan_to_none(listed),
-    }
-    write_text(folder / "results.json", json.dumps(content, indent=1) + "\n")
-    write_text(folder / "report.html", page(args, rows, note, facts))
-    say(f"\n{markdown(rows)}\n{note}\n\n{folder / 'report.html'} has the pictures too")
+    folder, results = experiment.output_dir, collect(experiment)
+    rows = table_rows(results, experiment.gestures, [REAL, *(row.name for row in experiment.rows)])
+    lines, note = lines_of(rows), note_of(experiment)
+    text = f"{table.markdown(lines)}\n{note}\n"
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.tex", table.latex(lines, len(LABELS)))
+    table.write_csv(folder / "table.csv", LABELS, rows)
+    write_results(experiment, results, settings)
+    save_png(comparison_grid(experiment), folder / "grid.png")
+    save_loss_curves(experiment, folder / "losses.png")
+    write_text(folder / "report.html", report_page(experiment, results, lines, note))
+    say(f"\n{text}\n{folder / 'report.html'} has the pictures too")
 
 
-# The table
+def collect(experiment: Experiment) -> Results:
+    """The scores of everything that was evaluated."""
+    found: Results = {}
+    for gesture in experiment.gestures:
+        found[gesture, None, REAL] = experiment.scores_of_real_photos(gesture)
+    for cell in experiment.cells():
+        found[cell.gesture, cell.seed, cell.row.name] = experiment.scores_of(cell)
+    return found
 
 
-def table(results: dict, gestures: Sequence[str], names: Sequence[str]) -> list[Row]:
-    """Means over the seeds for each gesture and row, then over the gestures, with Hand1000's change from the base."""
-    rows = []
-    for gesture in gestures:
-        for name in names:
-            cells = [cell["scores"] for key, cell in results.items() if (key[0], key[2]) == (gesture, name)]
-            rows.append(
-                Row(gesture, name, {metric: mean_score([c[metric] for c in cells]) for metric in METRICS}, set())
-            )
-    if len(gestures) > 1:
-        for name in names:
-            cells = [row.scores for row in rows if row.variant == name]
-            rows.append(Row("mean", name, {m: mean_score([c[m] for c in cells]) for m in METRICS}, set()))
-    base = {row.gesture: row.scores for row in rows if row.variant == "base"}
-    return [
-        row._replace(better={m for m in METRICS if is_better(m, row.scores[m], base[row.gesture][m])})
-        if row.variant != REAL
-        else row
-        for row in rows
-    ]
+def write_results(experiment: Experiment, results: Results, settings: dict[str, Any]) -> None:
+    """results.json: every score of every cell, and all that they depend on."""
+    cells = [dict(zip(("gesture", "seed", "row"), key)) | cell._asdict() for key, cell in results.items()]
+    steps = {cost.name: cost._asdict() for cost in costs(experiment.records, experiment.steps())}
+    facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "stages": steps}
+    content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": cells}
+    write_json(experiment.output_dir / "results.json", nan_to_none(content))
 
 
-def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of values and of interval ends; the interval is so no narrower than that of a single seed."""
-    return Score(*(float(np.mean(part)) for part in zip(*scores)))
-
-
-def is_better(metric: str, score: Score, base: Score) -> bool:
-    """Whether the whole interval lies on the better side of the base's."""
-    return score.low > base.high if METRICS[metric] > 0 else score.high < base.low
-
-
-def changes(rows: Sequence[Row]) -> dict[str, float]:
-    """Hand1000 minus base in the last block of the table (the mean, or the only gesture)."""
-    last = {row.variant: row.scores for row in rows if row.gesture == rows[-1].gesture}
-    return {metric: last["Hand1000"][metric].value - last["base"][metric].value for metric in METRICS}
-
-
-def cell_text(metric: str, score: Score) -> str:
-    if math.isnan(score.value):
-        return "–"
-    show = (lambda x: f"{x:.0%}") if metric in ("hand found", "gesture accuracy") else number_text
-    interval = "" if math.isnan(score.low) else f" [{show(score.low)}, {show(score.high)}]"
-    return show(score.value) + interval
-
-
-def number_text(value: float) -> str:
-    """Three significant digits."""
-    digits = 3 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(digits, 4)}f}"
-
-
-def headings() -> list[str]:
-    return [f"{metric} {'↑' if direction > 0 else '↓'}" for metric, direction in METRICS.items()]
-
-
-def change_texts(values: dict[str, float]) -> list[str]:
-    percent = ("hand found", "gesture accuracy")
-    show = lambda m, v: f"{100 * v:+.0f} points" if m in percent else f"{v:+.3f}"  # noqa: E731
-    return [show(m, values[m]) if m in values and not math.isnan(values[m]) else "–" for m in METRICS]
-
-
-def lines_of(rows: Sequence[Row], bold: str) -> list[list[str]]:
-    """The table's cells as text, `bold` holding "{}"."""
-    lines = []
-    for row in rows:
-        texts = {metric: cell_text(metric, row.scores[metric]) for metric in METRICS}
-        lines.append([row.gesture, row.variant, *(bold.format(t) if m in row.better else t for m, t in texts.items())])
-    lines.append([rows[-1].gesture, "change", *change_texts(changes(rows))])
-    lines.append(["paper", "change", *change_texts(PUBLISHED)])
-    return lines
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    lines = [["gesture", "model", *headings()], ["---"] * (2 + len(METRICS)), *lines_of(rows, "**{}**")]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def latex(rows: Sequence[Row]) -> str:
-    heads = ["gesture", "model", *(h.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for h in headings())]
-    lines = [heads, *lines_of(rows, r"\textbf{{{}}}")]
-    escaped = [[text.replace("%", r"\%").replace("_", r"\_").replace("–", "--") for text in line] for line in lines]
-    body = [" & ".join(line) + r" \\" for line in escaped]
-    start = r"\begin{tabular}{ll" + "r" * len(METRICS) + "}"
-    return "\n".join([start, r"\hline", body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}", ""])
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """One line for each figure."""
-    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["gesture", "model", "metric", "value", "low_95", "high_95", "better_than_base"])
-        for row in rows:
-            for metric, score in row.scores.items():
-                writer.writerow([row.gesture, row.variant, metric, *score, metric in row.better])
-
-
-# Pictures
-
-
-def comparison_grid(args: argparse.Namespace, variants: Sequence) -> Image.Image:
-    """Real photo, base and Hand1000 of the same held-out prompts, a block for each gesture."""
-    base, ours = variants[0], variants[1]
-    blocks = []
-    for gesture in args.gestures:
-        names = read_lines(args.data_root / f"{gesture}_test_{ours.captioner}_file_name.txt")
-        at = args.output_dir / gesture / f"seed_{args.seeds[0]}"
-        folders = [args.data_root / f"{gesture}_test", *(at / row.folder / "pictures" for row in (base, ours))]
-        rows = [[folder / name for folder in folders] for name in names[: min(GRID_PROMPTS, args.num_images or 99)]]
-        blocks.append(contact_sheet(rows, ["real photo", "base", "Hand1000"]))
-    width, height = (max(block.size[side] for block in blocks) for side in (0, 1))
-    across = min(len(blocks), GRID_BLOCKS)
-    grid = Image.new("RGB", (across * width, -(-len(blocks) // across) * height), "white")
-    for place, block in enumerate(blocks):
-        grid.paste(block, (place % across * width, place // across * height))
-    return grid
-
-
-def loss_curves(args: argparse.Namespace, variants: Sequence) -> bytes:
-    """A PNG: each photo's mean loss in Stage II and III of Hand1000's first seed, one panel a gesture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(args.gestures), figsize=(1 + 3.6 * len(args.gestures), 3), squeeze=False)
-    for panel, gesture in zip(panels[0], args.gestures):
-        run = args.output_dir / gesture / f"seed_{args.seeds[0]}" / variants[1].folder / "run"
-        with open(run / "losses.csv", encoding="utf-8") as file:
-            records = list(csv.DictReader(file))
-        for stage, label in (("embedding", "Stage II"), ("finetune", "Stage III")):
-            photos: dict[str, list[float]] = {}
-            for record in records:
-                if record["stage"] == stage:
-                    photos.setdefault(record["image"], []).append(float(record["loss"]))
-            panel.plot([np.mean(losses) for losses in photos.values()], label=label, linewidth=1)
-        panel.set(title=gesture, xlabel="photo", ylabel="mean loss")
-        panel.legend()
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-# Facts of the run
-
-
-def machine() -> str:
-    """Processor, memory and GPU."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file() and "model name" in (text := info.read_text()):
-        cpu = text.partition("model name")[2].partition(":")[2].partition("\n")[0].strip()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0
-    import torch
-
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} × {cpu}, {memory:.0f} GB, {', '.join(gpus) or 'no GPU'}"
-
-
-def nan_to_none(content):
+def nan_to_none(content: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(content, dict):
         return {key: nan_to_none(value) for key, value in content.items()}
@@ -261,91 +86,142 @@ def nan_to_none(content):
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
-def extractor_note(args: argparse.Namespace) -> str:
-    if args.feature_extractor:
-        return (
-            f"FID and KID on features of {args.feature_extractor.name}: compare them with each other, "
+# The table
+
+
+def table_rows(results: Results, gestures: Sequence[str], names: Sequence[str]) -> list[TableRow]:
+    """Means over the seeds for each gesture and row, then over the gestures, each marked against its base."""
+    rows = []
+    for gesture in gestures:
+        for name in names:
+            cells = [cell.scores for (of, _, row), cell in results.items() if (of, row) == (gesture, name)]
+            rows.append(TableRow((gesture, name), mean_scores(cells)))
+    if len(gestures) > 1:
+        for name in names:
+            rows.append(TableRow(("mean", name), mean_scores([row.scores for row in rows if row.labels[1] == name])))
+    base = {row.labels[0]: row for row in rows if row.labels[1] == "base"}
+    return [row if row.labels[1] == REAL else table.marked(row, base[row.labels[0]]) for row in rows]
+
+
+def mean_scores(cells: Sequence[dict[str, Score]]) -> dict[str, Score]:
+    return {metric: table.mean_score([scores[metric] for scores in cells]) for metric in METRICS}
+
+
+def lines_of(rows: Sequence[TableRow]) -> list[list[table.Cell]]:
+    """Headings, the rows, Hand1000's change from the base in the last block, and the paper's."""
+    columns, last = table.columns_of(rows), rows[-1].labels[0]
+    block = {row.labels[1]: row.scores for row in rows if row.labels[0] == last}
+    changes = {metric: block["Hand1000"][metric].value - block["base"][metric].value for metric in METRICS}
+    return [
+        table.headings(LABELS, columns),
+        *(table.cells(row, columns) for row in rows),
+        table.change_cells((last, "change"), changes, columns),
+        table.change_cells(("paper", "change"), PUBLISHED, columns),
+    ]
+
+
+def note_of(experiment: Experiment) -> str:
+    """How to read the table."""
+    seeds = ", ".join(map(str, experiment.seeds))
+    extractor = f"FID and KID with the protocol '{experiment.protocol}'."
+    if experiment.feature_extractor:
+        extractor = (
+            f"FID and KID on features of {experiment.feature_extractor.name}: compare them with each other, "
             "not with those of Inception."
         )
-    return f"FID and KID with the protocol '{args.protocol}'."
+    return (
+        f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets; with "
+        f"fewer than 10 pictures a side there is no interval. {table.MARKS_NOTE} The real photos are those of the "
+        "test: what they score is the goal, which may lie below the base model's HAND-CONF. "
+        f"{extractor} The last line is "
+        "the change that the paper reports, on other data and other features: only its direction can be compared."
+    )
+
+
+# Pictures
+
+
+def comparison_grid(experiment: Experiment) -> Image.Image:
+    """Real photo, base and Hand1000 of the same captions, a block for each gesture."""
+    blocks = []
+    for gesture in experiment.gestures:
+        base, ours = (experiment.cell(gesture, experiment.seeds[0], row) for row in experiment.rows[:2])
+        files = experiment.files(gesture, ours.row.captioner).test
+        names, captions = files.read(files.enriched)
+        count = min(GRID_PROMPTS, experiment.num_images or GRID_PROMPTS)
+        rows = [[files.photos / name, base.pictures / name, ours.pictures / name] for name in names[:count]]
+        labels = ["real photo", "base", f"Hand1000: {gesture}"]
+        blocks.append(contact_sheet(rows, column_labels=labels, row_labels=captions[:count]))
+    return side_by_side(blocks, GRID_BLOCKS)
+
+
+def save_loss_curves(experiment: Experiment, path: Path) -> None:
+    """Each photo's mean loss in Stage II and III of Hand1000's first seed, one panel a gesture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    gestures = experiment.gestures
+    figure, panels = plt.subplots(1, len(gestures), figsize=(1 + 3.6 * len(gestures), 3), squeeze=False)
+    for panel, gesture in zip(panels[0], gestures):
+        cell = experiment.cell(gesture, experiment.seeds[0], experiment.rows[1])
+        rows = read_losses(cell.run / "losses.csv", LOSS_COLUMNS)
+        for stage, label in (("embedding", "Stage II"), ("finetune", "Stage III")):
+            losses: dict[str, list[float]] = {}
+            for photo, of, _, loss in rows:
+                if of == stage:
+                    losses.setdefault(photo, []).append(float(loss))
+            panel.plot([np.mean(photo) for photo in losses.values()], label=label, linewidth=1)
+        panel.set(title=gesture, xlabel="photo", ylabel="mean loss")
+        panel.legend()
+    figure.tight_layout()
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    plt.close(figure)
 
 
 # The page
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-size: 0.8rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.4rem; text-align: right; white-space: nowrap; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-td b { color: #06623b; }
-img { max-width: 100%; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.pictures img { flex: 1 1 22rem; min-width: 0; max-width: 36rem; }
-summary { cursor: pointer; margin: 0.7rem 0; }
-"""
 
-
-def page(args: argparse.Namespace, rows: Sequence[Row], note: str, facts: dict[str, Any]) -> str:
+def report_page(experiment: Experiment, results: Results, lines: Sequence[Sequence[table.Cell]], note: str) -> str:
     """report.html: every picture is inside it, nothing is fetched."""
-    gestures = ", ".join(args.gestures)
-    lines = [["gesture", "model", *headings()], *lines_of(rows, "\0{}\1")]
-    cells = [[html.escape(text).replace("\0", "<b>").replace("\1", "</b>") for text in line] for line in lines]
-    head = "".join(f"<th>{text}</th>" for text in cells[0])
-    body = "".join("<tr>" + "".join(f"<td>{text}</td>" for text in line) + "</tr>\n" for line in cells[1:])
-    sweeps = [
-        args.output_dir / gesture / f"seed_{args.seeds[0]}" / "mu_sweep" / "grid.png" for gesture in args.gestures
+    folder, steps = experiment.output_dir, experiment.steps()
+    found = costs(experiment.records, steps)
+    sweeps = [(gesture, experiment.mu_sweep(gesture)) for gesture in experiment.gestures]
+    parts = [
+        page.table(lines, len(LABELS)),
+        page.paragraph(note),
+        page.facts(settings_of(experiment, results)),
+        page.heading("The same captions, before and after"),
+        page.picture(folder / "grid.png", "Photos of the test, the base model and Hand1000 for the same captions"),
+        page.heading("From the gesture alone (mu 0) to the text alone (mu 1)"),
+        page.pictures([page.picture(grid, f"Hand1000 for {gesture}") for gesture, grid in sweeps if grid.is_file()]),
+        page.heading("Losses"),
+        page.picture(folder / "losses.png", "Mean loss of Stage II and III, photo by photo"),
+        page.heading("Cost of the steps"),
+        page.cost_tables(found),
+        page.details("the commands", page.commands([step.command() for step in steps if step.script])),
     ]
-    sheets = "".join(picture(sheet, f"mu sweep of {sheet.parts[-4]}") for sheet in sweeps if sheet.is_file())
-    costs = facts["stages"]
-    each = "".join(cost_line(name, [cost]) for name, cost in costs.items())
-    stages = dict.fromkeys(stage_of(name) for name in costs)
-    sums = "".join(cost_line(stage, [c for name, c in costs.items() if stage_of(name) == stage]) for stage in stages)
-    sums += cost_line("all", list(costs.values()))
-    cost_head = "<thead><tr><th>stage</th><th>runs</th><th>time</th><th>peak memory</th></tr></thead>"
-    versions = ", ".join(f"{name} {number}" for name, number in facts["software"].items())
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>Hand1000: {html.escape(gestures)}</title>
-<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
-<h1>Hand1000: {html.escape(gestures)}</h1>
-<table><thead><tr>{head}</tr></thead><tbody>
-{body}</tbody></table>
-<p>{html.escape(note)}</p>
-<h2>The same prompts, before and after</h2>
-{picture(args.output_dir / "grid.png", "real photo, base model, Hand1000")}
-<h2>From the gesture alone (mu 0) to the text alone (mu 1)</h2>
-<div class="pictures">{sheets}</div>
-<h2>Losses</h2>
-{picture(args.output_dir / "losses.png", "losses of Stage II and III, photo by photo")}
-<h2>Cost of the stages</h2>
-<table>{cost_head}<tbody>
-{sums}</tbody></table>
-<details><summary>each run</summary><table>{cost_head}<tbody>
-{each}</tbody></table></details>
-<p>{html.escape(facts["machine"])}. {html.escape(versions)}. Commit {facts["git_commit"]}.</p>
-</body></html>
-"""
+    return page.page(f"Hand1000: {', '.join(experiment.gestures)}", parts)
 
 
-def stage_of(name: str) -> str:
-    """The stage that a step belongs to, by its name."""
-    return name.rpartition("/")[2]
-
-
-def cost_line(name: str, costs: Sequence[dict[str, Any]]) -> str:
-    """A line of the table of costs: the time of all of them, the highest peak."""
-    seconds = sum(cost["seconds"] for cost in costs)
-    time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
-    places = {place: max(cost["peak_memory_gb"].get(place, 0) for cost in costs) for place in ("process", "gpu")}
-    memory = ", ".join(f"{place} {size} GB" for place, size in places.items() if size)
-    return f"<tr><td>{html.escape(name)}</td><td>{len(costs)}</td><td>{time}</td><td>{memory}</td></tr>\n"
-
-
-def picture(path: Path, alt: str) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{content}">'
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
+    """What a reader wants to know first."""
+    ours, versions = experiment.rows[1], ", ".join(f"{name} {number}" for name, number in software().items())
+    photos = {gesture: len(list_photos(experiment.files(gesture).photos)) for gesture in experiment.gestures}
+    drawn = sorted({cell.images for (_, seed, _), cell in results.items() if seed is not None})
+    seeds = f"{len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else "1 seed"
+    further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]
+    named = {
+        "base model": experiment.base_model,
+        "photos to train on": ", ".join(f"{count} of {gesture}" for gesture, count in photos.items()),
+        "pictures of each row": f"{', '.join(map(str, drawn))} for each gesture, {seeds}",
+        "mu": f"{ours.mu:g} (share of the text in generation)",
+        "captioner": ours.captioner,
+        "further arguments": "; ".join(further),
+        "machine": machine(),
+        "versions": versions,
+        "commit": str(git_commit()),
+    }
+    return {name: text for name, text in named.items() if text}

@@ -16,10 +16,12 @@ from pathlib import Path
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.processes import say
+from core.runs.steps import run_script
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import POSES
 
 MINI = Path(__file__).parent / "mini"
+REPRODUCE = Path(__file__).resolve().parents[1] / "reproduce.py"
 CAPTIONER = make_dataset.CAPTIONER
 # The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6.
 TRAIN_ARGS = "--resolution 64 --finetune_lr {rate} --schedule {schedule}"
@@ -51,14 +53,16 @@ def main(argv=None) -> None:
     if len(set(args.gestures)) < len(args.gestures):
         raise UserError("--gestures: the same one twice")
 
-    import reproduce
-
     data = args.output_dir / "data"
     counts = ["--num", str(args.num), "--num_test", str(args.num_test), "--handedness", args.handedness]
-    run(make_dataset, ["--output_dir", str(data), "--gestures", *args.gestures, *counts])
+    arguments = ["--output_dir", str(data), "--gestures", *args.gestures, *counts]
+    say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
+    make_dataset.main(arguments)
     ablations = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
     settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)
-    run(reproduce, ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *ablations])
+    arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *ablations]
+    say(f"\n$ python reproduce.py {shlex.join(arguments)}")
+    run_script(REPRODUCE, arguments)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")
 
 
@@ -70,12 +74,6 @@ def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: 
         *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
     ]
-
-
-def run(script, arguments: list[str]) -> None:
-    """Print a script's command and run it in this process."""
-    print(f"\n$ python -m {script.__name__} {shlex.join(arguments)}", flush=True)
-    script.main(arguments)
 
 
 if __name__ == "__main__":
