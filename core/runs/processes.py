@@ -43,6 +43,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def progress(iterable=None, *, disable: bool = False, **options) -> tqdm:
     """A progress bar, on the main process only."""
     return tqdm(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
