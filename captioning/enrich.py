@@ -124,9 +124,7 @@ def write_enriched(
     doubtful = [n for n, entry in enumerate(entries, start=1) if problems(entry["enriched"], entry["caption"], phrase)]
     if doubtful:
         lines = ", ".join(map(str, doubtful[:MOST_LINES])) + (", ..." if len(doubtful) > MOST_LINES else "")
-        say(
-            f"Warning: {counted(len(doubtful), 'caption')} may name another gesture beside the phrase; see lines {lines}"
-        )
+        say(f"Warning: {counted(len(doubtful), 'caption')} may name another gesture, too; see lines {lines}")
 
 
 if __name__ == "__main__":

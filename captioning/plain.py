@@ -1,7 +1,7 @@
-"""The same caption for every photo of a gesture, without a model, in {gesture}_plain.txt and {gesture}_plain_file_name.txt.
+"""One caption for all photos of a gesture, without a model, in {gesture}_plain.txt and {gesture}_plain_file_name.txt.
 
-With it, and with `--backend rule`, a folder of photos of one's own is all that is needed for a gesture of one's own. A
-few of the photos are kept for the test.
+With it, and with `--backend rule`, a folder of your photos is all that a gesture of your own needs. In the examples
+select_images.py puts 40 of them into wave/, to train on, and 10 others into wave_test/.
 
 Examples:
   python select_images.py --source my_photos --gesture wave --num 40 --num_test 10

@@ -40,9 +40,9 @@ PHRASES = {
     "xsign": "making crossed arms hand gesture",
 }
 
-# A small grammar, as regular expressions, of the ways in which captions name gestures. It is made for the English of
-# captioning models. What it takes for a gesture is replaced, so it leaves alone what may be something else ("a stop sign
-# on a street", "ocean waves").
+# A small grammar, as regular expressions, of the ways in which captions name gestures, for the English of captioning
+# models. What it takes for a gesture is replaced, so it leaves alone what may be something else ("a stop sign on a
+# street", "ocean waves").
 ARTICLE = r"(?:a|an|the|his|her|their|its|my|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
