@@ -136,7 +136,7 @@ def problems(answer: str, caption: str, phrase: str) -> list[str]:
 
 
 def share_kept(answer: str, caption: str, phrase: str) -> float:
-    """Share of the caption's content words, gestures left out, that stand in the answer beside the phrase; 1 of none."""
+    """Share of the caption's content words, without gestures, that stand in the answer beside the phrase; 1 of none."""
     wanted = content_words(GESTURE.sub(" ", caption))
     return len(wanted & content_words(_whole(phrase).sub(" ", answer))) / len(wanted) if wanted else 1.0
 
