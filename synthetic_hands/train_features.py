@@ -94,7 +94,7 @@ def properties_of(captions: np.ndarray) -> dict[str, list[str]]:
 
 
 def train(pictures: np.ndarray, targets: dict[str, np.ndarray], steps: int, seed: int):
-    """The extractor and a linear classifier on it for each property, with random crops like the hand crops of the metrics."""
+    """The extractor and a linear classifier on it for each property, with random crops, as the metrics crop hands."""
     torch.manual_seed(seed)
     model = HandFeatures()
     heads = nn.ModuleDict({name: nn.Linear(FEATURES, int(target.max()) + 1) for name, target in targets.items()})
