@@ -22,7 +22,7 @@ from pathlib import Path
 
 from core.runs.command_line import argument_parser, command_line, folder_name, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_writable, free_bytes
+from core.runs.files import atomic_folder, check_writable, free_bytes, remove_leftovers
 from core.runs.photos import list_photos
 from core.runs.processes import counted, progress, say
 from core.runs.run import Run
@@ -99,6 +99,7 @@ def make_folders(run: Run, folders: dict[Path, list[str]], photos: dict[str, Pat
         check_space(run.folder, [photos[name] for names in missing.values() for name in names])
     run.begin(train=train, test=test)
     for folder, names in missing.items():
+        remove_leftovers(folder.parent, folder.name)
         with atomic_folder(folder) as temporary:
             for name in progress(names, desc=folder.name, unit="photo"):
                 if link:
