@@ -37,10 +37,14 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data_root(tmp_path) -> Path:
+    return small_data(tmp_path)
+
+
+def small_data(root: Path) -> Path:
     """Eight random pictures of several shapes and kinds in the Hand1000 layout, with a gesture feature."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "palm"
-    folder.mkdir()
+    photos = root / "palm"
+    photos.mkdir()
     names = []
     for index, (width, height, mode) in enumerate(
         [(64, 64, "RGB"), (96, 70, "RGB"), (65, 130, "RGB"), (80, 64, "L"), (64, 91, "RGB"), (70, 70, "P")]
@@ -48,11 +52,11 @@ def data_root(tmp_path) -> Path:
     ):
         pixels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
         names.append(f"photo{index}.png")
-        Image.fromarray(pixels).resize((width, height)).convert(mode).save(folder / names[-1])
+        Image.fromarray(pixels).resize((width, height)).convert(mode).save(photos / names[-1])
     captions = [f"caption {index} of a hand, {PHRASE}" for index in range(len(names))]
-    write_lists(tmp_path, names, captions)
-    np.save(tmp_path / "palm.npy", rng.normal(0.5, 0.2, 63))
-    return tmp_path
+    write_lists(root, names, captions)
+    np.save(root / "palm.npy", rng.normal(0.5, 0.2, 63))
+    return root
 
 
 @pytest.fixture(scope="session")
