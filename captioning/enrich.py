@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/enrich.py`
 
 from captioning.language_models import ask_openai, ask_transformers
-from core.diffusion.pretrained import check_model
+from core.diffusion.pretrained import check_available_model, check_model
 from core.runs.command_line import argument_parser, command_line, folder_name, natural_int, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable
@@ -105,6 +105,7 @@ def write_enriched(
         entries = entries[: len(entries) // batch_size * batch_size]  # whole batches: the same ones after a kill
         ask: Ask | None = None
         if backend == "transformers" and len(entries) < len(captions):
+            check_available_model(model)
             ask = ask_transformers(model)
         elif backend == "openai":
             ask = ask_openai(api_base, model, timeout=timeout)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.diffusion.pretrained import check_model
+from core.diffusion.pretrained import check_available_model, check_model
 from core.runs.command_line import argument_parser, folder_name, natural_int, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable, sha256_of_files
@@ -76,6 +76,7 @@ def write_captions(
         if lists_are_finished(run, [files.names, files.captions]):
             say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
             return
+        check_available_model(model)
         captions = caption_photos(run, photos, model, load, batch_size, workers_a_process(num_workers))
         if is_main_process():
             finish_lists(run, {files.names: [photo.name for photo in photos], files.captions: captions})

@@ -5,6 +5,7 @@ Without this, a machine that cannot reach the hub spends minutes on the librarie
 
 import functools
 import threading
+from pathlib import Path
 
 from core.runs.errors import UserError
 
@@ -33,6 +34,29 @@ def hub_answers() -> bool:
     asking.start()
     asking.join(SECONDS_TO_ANSWER)
     return bool(answers) and answers[0] < 500
+
+
+def check_available(model: str, part: str, instead: str) -> None:
+    """Refuse a model that neither the hub nor its cache can give, before torch is imported.
+
+    Args:
+        part: a file that every such model has: "config.json" of transformers, "model_index.json" of diffusers.
+        instead: what to pass instead, such as "the folder of a downloaded model as --model".
+
+    Raises:
+        UserError
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(model).exists() or hub_answers():
+        return
+    try:
+        cached = try_to_load_from_cache(model, part)
+    except HFValidationError:
+        raise UserError(f"{model}: no such folder, and not a hub id (owner/name)") from None
+    if not isinstance(cached, str):
+        raise missing_model(model, instead)
 
 
 def missing_model(model: str, instead: str) -> UserError:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from core.diffusion.hub import hub_answers, missing_model
+from core.diffusion.hub import check_available, hub_answers, missing_model
 from core.runs.errors import UserError, reason_of
 
+INSTEAD = "the folder of a downloaded model as --model"
 MOST_MISSING = 0.05  # of a model's tensors; published models may lack a pooling layer that nothing uses
 
 
@@ -20,6 +21,15 @@ def check_model(model: str) -> None:
             raise UserError(f"{model}: not the folder of a model (no config.json in it)")
     elif model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise UserError(f"{model}: no such folder, and not a hub id (owner/name)")
+
+
+def check_available_model(model: str) -> None:
+    """Refuse a model that is neither here nor can be downloaded, before torch is imported.
+
+    Raises:
+        UserError
+    """
+    check_available(model, "config.json", INSTEAD)
 
 
 def load_pretrained(kind: Any, model: str, **options: Any) -> Any:
@@ -57,7 +67,7 @@ def _load_error(error: Exception, kind: str, model: str, local: bool) -> UserErr
     if Path(model).is_dir():
         return UserError(f"{model}: can't load {kind} from there ({reason})")
     if local and isinstance(error, OSError):
-        return missing_model(model, "the folder of a downloaded model as --model")
+        return missing_model(model, INSTEAD)
     if "gated" in reason:
         return UserError(f"{model}: the hub wants you to accept its licence and to run `hf auth login`")
     return UserError(f"{model}: can't load {kind} ({reason})")
