@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,39 @@ def small_data(root: Path) -> Path:
     write_lists(root, names, captions)
     np.save(root / "palm.npy", rng.normal(0.5, 0.2, 63))
     return root
+
+
+@pytest.fixture(scope="session")
+def captioners(tmp_path_factory) -> Path:
+    """A folder of the captioners' and CLIP's real classes in miniature. Never write to it."""
+    from synthetic_hands import tiny_captioners
+
+    folder = tmp_path_factory.mktemp("captioners")
+    for name in ("blip2", "paligemma", "vitgpt2", "clip"):
+        getattr(tiny_captioners, f"save_{name}")(folder / name)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A data root with eleven pictures in call/, whose names do not sort as they were written."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "call").mkdir()
+    for number in range(11):
+        pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((60 + number, 50)).save(tmp_path / "call" / f"{number * 7 % 11}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def one_thread():
+    """Small models are faster on one thread, and give the same bits: several add up in any order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +208,14 @@ def start_script(*arguments) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 60) -> None:
+    """Wait until something has happened, while the process is still running."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def files_under(folder: Path) -> set[str]:

@@ -95,7 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` only once the block has ended without an error."""
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=LEFTOVERS[2:], dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=LEFTOVERS[2:], dir=path.parent))
     try:
         yield temporary
         give_default_permissions(temporary)
@@ -121,9 +121,13 @@ def atomic_parts(folder: Path, *, last: str) -> Iterator[Path]:
             os.replace(part, folder / part.name)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`, which must be locked."""
-    for path in folder.rglob(LEFTOVERS):
+def remove_leftovers(folder: Path, of: str | None = None) -> None:
+    """Remove what a killed process left half-written in `folder`, which must be locked.
+
+    Args:
+        of: only what was to become the folder of this name, where others work in `folder`, too.
+    """
+    for path in folder.rglob(LEFTOVERS) if of is None else folder.glob(f".{of}{LEFTOVERS}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
