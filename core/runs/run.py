@@ -261,16 +261,17 @@ def damaged_checkpoint(checkpoint: Path, reason: str) -> UserError:
     return UserError(f"{checkpoint}: damaged checkpoint ({reason}); remove it")
 
 
-def refuse_unfinished(path: Path, record: Record, what: str) -> None:
+def refuse_unfinished(path: Path, record: Record, what: str, how: str = "with --resume_from_checkpoint latest") -> None:
     """For who takes what another run made.
+
+    Args:
+        how: to resume it, for the message.
 
     Raises:
         UserError: it is not finished.
     """
     if record.status != FINISHED:
-        raise UserError(
-            f"{path.parent}: holds an unfinished {what}; resume it first with --resume_from_checkpoint latest"
-        )
+        raise UserError(f"{path.parent}: holds an unfinished {what}; resume it first {how}")
 
 
 def read_json(path: Path, problem: str) -> dict[str, Any]:
