@@ -52,8 +52,11 @@ def is_installed(backend: str) -> bool:
 
 
 def print_equality(folders: dict[Path, list[Path]]) -> None:
-    """A row for each folder and setting; then the pictures whose hands differ in count, order or side."""
-    print("| folder | at most | confidence | pictures | hands | landmarks off: median | largest | score | other hands |")
+    """A row for each folder and setting; then the pictures whose hands differ in count, order or side.
+
+    Median and largest distance of landmarks, largest difference of scores; pictures with other hands.
+    """
+    print("| folder | at most | confidence | pictures | hands | median | largest | score | other hands |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     others: list[str] = []
     for folder, photos in folders.items():
