@@ -59,6 +59,14 @@ def attention_samples(tmp_path_factory) -> Path:
     return make_samples(tmp_path_factory.mktemp("attention_samples") / "data")
 
 
+@pytest.fixture(scope="session")
+def run_folder(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model as a finished run of train.py with fusion seed 3. Never write to it."""
+    from trainings import finish_run
+
+    return finish_run(copy_model(tiny_model, tmp_path_factory.mktemp("runs") / "run"))
+
+
 @pytest.fixture
 def data_root(tmp_path) -> Path:
     return small_data(tmp_path)
