@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from core.hands.detection import Hand, find_hands, find_hands_at
-from core.runs.errors import UserError
-from core.runs.errors import argument_parser, command_line, cpu_count, positive_int
+from core.runs.errors import UserError, argument_parser, command_line, cpu_count, positive_int
 from core.runs.photos import list_photos, map_photos
 
 CONFIDENCES = (0.0, 0.5)

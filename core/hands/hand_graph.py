@@ -62,13 +62,7 @@ def find_palms(image: np.ndarray) -> Palms:
     side = max(height, width)
     whole = Region(width / 2, height / 2, side, 0.0)
     raw, logits = _model("palm_detection_full.tflite")(cut_out(image, whole, PALM_SIZE, black_outside=True))
-<<<<<<< HEAD
-    raw = (
-        raw.reshape(-1, 9, 2).astype(float) / PALM_SIZE
-    )  # centre and size of the box, 7 key points; key points 0 and 2 are used
-=======
     raw = raw.reshape(-1, 9, 2).astype(float) / PALM_SIZE  # centre and size of the box, then 7 key points
->>>>>>> hands
     centre, size, wrist, knuckle = raw[:, 0], raw[:, 1], raw[:, 2], raw[:, 4]
     points = np.stack([centre - size / 2, centre + size / 2, wrist, knuckle], axis=1) + anchors()[:, None]
     scores = 1 / (1 + np.exp(-logits[:, 0].astype(float).clip(-100, 100)))
