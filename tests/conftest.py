@@ -35,17 +35,6 @@ def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny_model") / "model")
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """torch on one thread, as in the scripts that `run_script` starts: the same bits, and faster for tiny models."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def attention_model(tmp_path_factory) -> Path:
     """A tiny Stable Diffusion for AttentionHand as a diffusers folder. Never write to it."""
@@ -124,7 +113,7 @@ def photos(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     """Small models are faster on one thread, and give the same bits: several add up in any order."""
     import torch
