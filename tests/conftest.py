@@ -35,6 +35,38 @@ def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny_model") / "model")
 
 
+@pytest.fixture(scope="session")
+def attention_model(tmp_path_factory) -> Path:
+    """A tiny Stable Diffusion for AttentionHand as a diffusers folder. Never write to it."""
+    from attentionhand_helpers import save_attention_model
+
+    return save_attention_model(tmp_path_factory.mktemp("attention_model") / "model")
+
+
+@pytest.fixture(scope="session")
+def attention_pipe(attention_model):
+    """The same, loaded. Leave it as it is."""
+    from core.diffusion.stable_diffusion import load_stable_diffusion
+
+    return load_stable_diffusion(str(attention_model))
+
+
+@pytest.fixture(scope="session")
+def attention_samples(tmp_path_factory) -> Path:
+    """Six samples in AttentionHand's layout. Never write to them."""
+    from attentionhand_helpers import make_samples
+
+    return make_samples(tmp_path_factory.mktemp("attention_samples") / "data")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model as a finished run of train.py with fusion seed 3. Never write to it."""
+    from trainings import finish_run
+
+    return finish_run(copy_model(tiny_model, tmp_path_factory.mktemp("runs") / "run"))
+
+
 @pytest.fixture
 def data_root(tmp_path) -> Path:
     return small_data(tmp_path)
@@ -102,6 +134,56 @@ def fresh_accelerate():
 
     yield forget
     forget()
+
+
+@pytest.fixture(scope="session")
+def extractor(tmp_path_factory) -> Path:
+    """A TorchScript feature extractor that needs no download: histograms of oriented gradients, 144 features."""
+    from synthetic_hands.feature_extractor import save_feature_extractor
+
+    return save_feature_extractor(tmp_path_factory.mktemp("extractor") / "hog.pt")
+
+
+@pytest.fixture(scope="session")
+def hand_folders(tmp_path_factory) -> tuple[Path, Path]:
+    """Pictures of drawn hands: five each, of several sizes; one of the second folder has no hand, one has two."""
+    from synthetic_hands.drawn import draw_open_hand
+
+    root = tmp_path_factory.mktemp("pictures")
+    for index, name in enumerate(("real", "fake")):
+        (root / name).mkdir()
+        rng = np.random.default_rng(index)
+        for number, (width, height) in enumerate([(200, 200), (260, 200), (200, 240), (200, 200), (256, 256)]):
+            hand, _ = draw_open_hand(rng)
+            hand.resize((width, height)).save(root / name / f"{number}.png")
+    rng = np.random.default_rng(9)
+    two = Image.new("RGB", (512, 512), "grey")
+    two.paste(draw_open_hand(rng)[0], (0, 0))
+    two.paste(draw_open_hand(rng)[0], (256, 256))
+    two.save(root / "fake" / "1.png")
+    Image.new("RGB", (200, 180), "green").save(root / "fake" / "3.png")
+    return root / "real", root / "fake"
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory) -> dict[str, Path]:
+    """Local files of both protocols' Inception weights, with random values."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchvision.models import inception_v3
+
+    folder = tmp_path_factory.mktemp("inception")
+
+    class Blank(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_):
+            pass
+
+    torch.manual_seed(0)
+    files = {"released": folder / "torchvision.pth", "standard": folder / "tensorflow.pth"}
+    torch.save(inception_v3(weights=None, init_weights=False).state_dict(), files["released"])
+    torch.save({}, files["standard"])
+    torch.save(Blank("any", ["2048"], str(files["standard"])).state_dict(), files["standard"])
+    return files
 
 
 def write_lists(data_root: Path, names: list[str], captions: list[str], gesture: str = "palm") -> None:
@@ -179,3 +261,10 @@ def copy_model(model: Path, target: Path) -> Path:
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
+
+
+def two_samples(real_rows: int, fake_rows: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (rows, size) of two normal distributions that differ in mean and covariance."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(2, size, size)) / np.sqrt(size)
+    return rng.normal(size=(real_rows, size)) @ mix[0] + 0.3, rng.normal(size=(fake_rows, size)) @ mix[1]

@@ -52,9 +52,8 @@ def golden(name: str) -> dict:
 def farthest(hand: Hand, expected: Hand, size: tuple[int, int]) -> float:
     """The largest distance of two landmarks, as a share of the picture's longer side; depth counts like x."""
     width, height = size
-    return float(
-        np.linalg.norm((hand.landmarks - expected.landmarks) * (width, height, width), axis=1).max() / max(size)
-    )
+    off = (hand.landmarks - expected.landmarks) * (width, height, width) / max(size)
+    return float(np.linalg.norm(off, axis=1).max())
 
 
 def assert_same_hands(pictures: dict[str, Image.Image], expected: dict) -> None:

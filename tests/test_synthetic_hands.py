@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from core.hands.detection import find_hands
+from core.hands.surface import capsules_of, distance, part_distances, support_points, trace
 from hand1000.gestures import gesture_mentions
 from synthetic_hands.hand import FINGER_BONES, POSES, THUMB_BONES, joints_of, rotation
-from synthetic_hands.render import capsules_of, distance, part_distances, support_points, trace
 from synthetic_hands.sample import draw_sample, skin_colour
 
 pytestmark = pytest.mark.usefixtures("one_thread")

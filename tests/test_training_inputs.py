@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import error_of, files_under, train_args, write_lists
+from conftest import PHRASE, error_of, files_under, train_args, write_lists
 from safetensors.torch import save_file
 from trainings import SHORT, losses_of
 
@@ -14,12 +14,11 @@ import train
 
 
 def test_stage_one_runs_first_where_its_file_is_missing(tmp_path, tiny_model, capfd):
-    from captioning import enrich
     from synthetic_hands.drawn import write_photos
 
     write_photos(tmp_path, "palm", 3)
-    enrich.main(["--gesture", "palm", "--captioner", "drawn", "--backend", "rule", "--data_root", str(tmp_path)])
-    train.main([*train_args(tmp_path, tiny_model, *SHORT), "--captioner", "drawn"])
+    write_lists(tmp_path, [f"palm_{index:03d}.png" for index in range(3)], [f"a hand {PHRASE}"] * 3)
+    train.main(train_args(tmp_path, tiny_model, *SHORT))
     assert np.load(tmp_path / "palm.npy").shape == (63,)
     assert "mean of 3 hands; 0 of 3 photos had no hand" in capfd.readouterr().out
 

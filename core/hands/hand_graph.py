@@ -1,8 +1,8 @@
 """MediaPipe's hands in numpy: the rules of 0.10.21's legacy graph, its two networks run by LiteRT.
 
-The graph is `hand_landmark_tracking_cpu` in static image mode, as `mediapipe.solutions.hands` runs it. It finds palms in
-the whole picture, turns each into an upright region around the hand, and finds landmarks in each region. Each function
-names the calculators (MediaPipe's nodes) whose rules it follows.
+The graph is `hand_landmark_tracking_cpu` in static image mode, as `mediapipe.solutions.hands` runs it. It finds palms
+in the whole picture, turns each into a region around the hand with the fingers up, and finds landmarks in each region.
+Each function names the calculators (MediaPipe's nodes) whose rules it follows.
 """
 
 import functools
@@ -62,9 +62,7 @@ def find_palms(image: np.ndarray) -> Palms:
     side = max(height, width)
     whole = Region(width / 2, height / 2, side, 0.0)
     raw, logits = _model("palm_detection_full.tflite")(cut_out(image, whole, PALM_SIZE, black_outside=True))
-    raw = (
-        raw.reshape(-1, 9, 2).astype(float) / PALM_SIZE
-    )  # centre and size of the box, 7 key points; key points 0 and 2 are used
+    raw = raw.reshape(-1, 9, 2).astype(float) / PALM_SIZE  # centre and size of the box, then 7 key points
     centre, size, wrist, knuckle = raw[:, 0], raw[:, 1], raw[:, 2], raw[:, 4]
     points = np.stack([centre - size / 2, centre + size / 2, wrist, knuckle], axis=1) + anchors()[:, None]
     scores = 1 / (1 + np.exp(-logits[:, 0].astype(float).clip(-100, 100)))

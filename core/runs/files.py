@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -203,18 +203,24 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{existing}: no permission to write there; choose another folder")
 
 
-def check_outputs(*outputs: Path | None) -> None:
+def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse files that can't be written, without writing them.
 
+    Args:
+        inputs: files that are read, which no output may overwrite.
+
     Raises:
-        UserError: one is a folder or can't be written, or two are the same file.
+        UserError: one is a folder, an input or can't be written, or two are the same file.
     """
     given = list(filter(None, outputs))
     if len({output.resolve() for output in given}) < len(given):
         raise UserError(f"{given[-1]}: two outputs can't go to the same file")
+    read = {path.resolve() for path in inputs if path} if given else set()
     for output in given:
         if output.is_dir():
             raise UserError(f"{output}: is a folder; give a file")
+        if output.resolve() in read:
+            raise UserError(f"{output}: is an input of this command; write to another file")
         check_writable(output.parent)
 
 
