@@ -223,6 +223,8 @@ def test_region_around_a_palm():
     assert np.allclose(lying, (60, 80, 52, np.pi / 2))
     wide = hand_region(np.array([(40, 70), (70, 90), (55, 90), (55, 70)]))
     assert np.allclose(wide, (55, 70, 78, 0))  # the longer side; moved by half the height
+    tall = hand_region(np.array([(40, 60), (60, 90), (50, 90), (50, 60)]))
+    assert np.allclose(tall, (50, 60, 78, 0))
 
 
 def test_of_regions_that_overlap_the_less_sure_stays():
