@@ -157,7 +157,7 @@ def time_estimate(records: Path, to_do: Counter[str]) -> str:
     if unknown:
         return f"not known yet for {', '.join(unknown)}; run one gesture and seed, then ask again"
     seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
-    return f"about {seconds / 60:.0f} minutes, as the stages took that have run"
+    return f"about {seconds / 60:.0f} minutes, judging by the stages that have run"
 
 
 class Cost(NamedTuple):
