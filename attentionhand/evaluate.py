@@ -32,7 +32,7 @@ from core.runs.command_line import argument_parser, command_line, finite_float, 
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_folder, check_outputs, check_writable, write_json
 from core.runs.photos import list_photos, map_photos
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import read_record, refuse_unfinished
 
 PCK_LEVELS = (0.1, 0.2)  # of the hand's size
@@ -98,7 +98,7 @@ def check_pictures(folder: Path) -> None:
     if weights.exists():
         finished_training(weights)
         if weights_fingerprint(weights) != record.settings.get("weights"):
-            raise UserError(f"{folder}: {weights} has changed since these pictures were drawn; draw them anew")
+            raise UserError(f"{folder}: {weights} has changed since these pictures were drawn; draw them again")
 
 
 def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -158,7 +158,7 @@ def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:
 def summarise(
     distances: np.ndarray, indices: Sequence[int], resamples: int, seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Value and 95 % bootstrap interval of (N, 21) errors; labels are drawn anew, with all pictures of each."""
+    """Value and 95 % bootstrap interval of (N, 21) errors; labels are resampled, with all pictures of each."""
     per_picture = {
         "hand found": (~np.isnan(distances[:, 0])).astype(float),
         "landmark error": distances.mean(axis=1),
@@ -199,7 +199,7 @@ def export(
             shutil.copyfile(pictures[number], folder / "images" / name)
         np.savez(folder / "joints.npz", **{**arrays, "image": np.array(names), "error": errors[accepted]})
         write_json(folder / "export.json", {"accepted": len(accepted), "of": len(pictures), "threshold": threshold})
-    say(f"{target}: {len(accepted)} of {len(pictures)} pictures accepted")
+    say(f"{target}: {len(accepted)} of {counted(len(pictures), 'picture')} accepted")
 
 
 if __name__ == "__main__":

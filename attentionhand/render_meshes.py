@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python atte
 from core.runs.command_line import argument_parser, command_line, positive_int
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_folder, check_writable, write_lines
-from core.runs.processes import progress, say
+from core.runs.processes import counted, progress, say
 
 # torch is imported inside functions: --help and a wrong path answer at once.
 
@@ -89,7 +89,7 @@ def main(argv=None) -> None:
             write_lines(folder / names["text"], [args.text])
             lines.append(json.dumps({**names, "bbox": box}))
         write_lines(folder / "modalities.json", lines)
-    say(f"{args.output_dir}: mesh images drawn: {len(shapes)}")
+    say(f"{args.output_dir}: {counted(len(shapes), 'mesh image')}")
 
 
 def read_shapes(path: Path, *, opencv: bool, scale: float) -> list[Any]:

@@ -31,9 +31,9 @@ from core.runs.command_line import (
     positive_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import atomic_parts, check_outputs, check_writable
-from core.runs.processes import progress, say, start_accelerator
-from core.runs.run import FINISHED, Run
+from core.runs.files import check_outputs, check_writable
+from core.runs.processes import counted, progress, say, start_accelerator
+from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
@@ -137,7 +137,7 @@ def main(argv=None) -> None:
     with run.hold():
         accelerator.wait_for_everyone()  # the main process holds the folder
         if is_finished(run, steps, args.resume_from_checkpoint):
-            say(f"{args.output_dir}: already finished with these settings and {steps} steps")
+            say(f"{args.output_dir}: already finished with these settings and {counted(steps, 'step')}")
             if args.save_single_file and accelerator.is_main_process:
                 from attentionhand.weights import save_run_as_single_file
 
@@ -152,11 +152,11 @@ def main(argv=None) -> None:
 
         from accelerate.utils import send_to_device
 
-        from attentionhand.checkpoints import load_checkpoint, save_checkpoint, save_weights
+        from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
         from attentionhand.text_attention import excite_views, excited_positions, warn_of_texts
         from attentionhand.training import decoder_of, make_optimizer, share_gradients, text_attention_unet, validate
         from attentionhand.visual_attention import attentionhand_loss, draw_noise, new_stage, noisy_views
-        from attentionhand.weights import load_decoder, load_stage, save_single_file
+        from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import training_scheduler
         from core.diffusion.single_file import check_convertible
@@ -202,8 +202,13 @@ def main(argv=None) -> None:
             start, losses = load_checkpoint(run, checkpoint, **parts)
             say(f"resuming from {checkpoint}")
         if start > steps:
-            raise UserError(f"{checkpoint}: has made {start} steps already, but only {steps} are asked for")
+            raise UserError(
+                f"{checkpoint}: made after {counted(start, 'step')}, which is more than the {steps} asked for"
+            )
         run.begin(**facts)
+        warn_of_small_disk(
+            args.output_dir, needed_bytes(pipe, stage, trained_unet, single_file=bool(args.save_single_file))
+        )
 
         first = accelerator.process_index * args.train_batch_size
         own = slice(first, first + args.train_batch_size)  # this process's part of every batch
@@ -265,12 +270,9 @@ def main(argv=None) -> None:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:
-            with atomic_parts(args.output_dir, last="config.json") as folder:
-                save_weights(folder, stage, trained_unet, losses)
-            if args.save_single_file:
-                save_single_file(pipe, stage, args.save_single_file)
+            save_finished(args.output_dir, pipe, stage, trained_unet, losses, args.save_single_file)
             run.finish(**facts)
-            say(f"{args.output_dir}: {steps} steps, loads with ControlNetModel.from_pretrained")
+            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")
         accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -313,7 +315,7 @@ def is_finished(run: Run, steps: int, resume: str | None) -> bool:
     if done > steps or (done < steps and not resume):
         extend = "; to extend it, pass --resume_from_checkpoint latest" if done < steps else ""
         raise UserError(
-            f"{run.folder}: holds a finished training of {done} steps, not {steps}{extend}; "
+            f"{run.folder}: holds a finished training of {counted(done, 'step')}, not {steps}{extend}; "
             "or choose another --output_dir"
         )
     return done == steps

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, atomic_parts, fingerprint_if_local, free_bytes, sha256_of_files
+from core.runs.files import atomic_file, atomic_parts, fingerprint_if_local, sha256_of_files
 from core.runs.photos import unreadable_photos
 from core.runs.processes import is_main_process, say
-from core.runs.run import gigabytes, is_disk_error, write_losses
+from core.runs.run import is_disk_error, warn_of_small_disk, write_losses
 from core.runs.software import software
 from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.gesture_files import GestureFiles
@@ -164,12 +164,7 @@ def warn_of_full_disk(
     needed = model_bytes(pipe.unet) * (3 if params.schedule == STAGED else 1)  # Adam keeps two values a weight
     needed += model_bytes(pipe.unet, pipe.vae, pipe.text_encoder) * (2 if save_single_file else 1)
     needed += params.fusion_checkpoint.stat().st_size if params.fusion_checkpoint else 0
-    free = free_bytes(folder)
-    if free < needed:
-        say(
-            f"warning: {folder}: {gigabytes(free)} free, but the next checkpoint and the finished model need "
-            f"{gigabytes(needed)}; free some space while training runs"
-        )
+    warn_of_small_disk(folder, needed)
 
 
 def save_model(

@@ -343,5 +343,15 @@ def is_disk_error(error: Exception) -> bool:
     return isinstance(error, DISK_ERRORS) or type(error).__name__ == "SafetensorError"
 
 
+def warn_of_small_disk(folder: Path, needed: float) -> None:
+    """Say before a training when the disk will not hold the next checkpoint and the finished model, `needed` bytes."""
+    free = free_bytes(folder)
+    if free < needed:
+        say(
+            f"warning: {folder}: {gigabytes(free)} free, but the next checkpoint and the finished model need "
+            f"{gigabytes(needed)}; free some space while training runs"
+        )
+
+
 def gigabytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
