@@ -19,7 +19,6 @@ import shlex
 from pathlib import Path
 
 from core.metrics.options import resamples
-
 from core.runs.command_line import (
     argument_parser,
     command_line,

@@ -99,7 +99,10 @@ def test_a_model_that_the_hub_does_not_give(data_root, capsys, monkeypatch):
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", offline)
     message = error_of(train.main, train_args(data_root, "someone/some-model"), capsys)
-    assert "the hub cannot be reached (https://huggingface.co); pass the folder or the .ckpt of a downloaded model" in message
+    assert (
+        "the hub cannot be reached (https://huggingface.co); pass the folder or the .ckpt of a downloaded model"
+        in message
+    )
 
 
 def test_other_weights_under_the_same_name_are_another_run(data_root, tiny_model, capsys):
