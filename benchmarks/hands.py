@@ -11,15 +11,17 @@ Example:
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from core.hands.detection import Hand, find_hands, find_hands_at
-from core.runs.errors import UserError, argument_parser, command_line, cpu_count, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.errors import UserError
 from core.runs.photos import list_photos, map_photos
+from core.runs.processes import cpu_count
 
 CONFIDENCES = (0.0, 0.5)
 SETTINGS = [(max_num_hands, confidence) for max_num_hands in (1, 2) for confidence in CONFIDENCES]
@@ -60,7 +62,7 @@ def print_equality(folders: dict[Path, list[Path]]) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     others: list[str] = []
     for folder, photos in folders.items():
-        results = list(map_results(hands_of_both, photos))
+        results = list(map_photos(hands_of_both, photos))
         for index, (max_num_hands, confidence) in enumerate(SETTINGS):
             pairs = [(size, litert[index], reference[index]) for size, litert, reference in results]
             differ = [sides(litert) != sides(reference) for _, litert, reference in pairs]
@@ -117,16 +119,8 @@ def print_speed(photos: list[Path], has_mediapipe: bool) -> None:
 def time_pass(function: Callable, photos: list[Path], num_workers: int) -> float:
     """Seconds of one pass over the pictures."""
     started = time.perf_counter()
-    list(map_results(function, photos, num_workers))
+    list(map_photos(function, photos, num_workers=num_workers))
     return time.perf_counter() - started
-
-
-def map_results(function: Callable, photos: list[Path], num_workers: int | None = None) -> Iterator:
-    """`function` of each photo, by worker processes (default: one a core)."""
-    for result in map_photos(function, photos, num_workers=num_workers):
-        if isinstance(result, UserError):
-            raise result
-        yield result
 
 
 def separately(photo: Image.Image, confidences: Sequence[float]) -> list[int]:
