@@ -72,10 +72,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--Lambda",
         type=fraction,
         default=released.Lambda,
-        help="share of the text in the double-fused embedding, 0 to 1",
+        help="share of the plain text embedding, 0 to 1; the rest is fused with the gesture",
     )
     add("--data_root", type=Path, default=Path(), help="folder of the gesture's photos and lists")
-    add("--captioner", default=CAPTIONER, help="whose captions: BLIP2, PaliGemma, VitGpt2, or your own name")
+    add("--captioner", default=CAPTIONER, help="whose captions: BLIP2, PaliGemma, VitGpt2, plain, or your own name")
     add("--output_dir", type=Path, help="run folder (default: output/{gesture})")
     add_model_options(parser, default="CompVis/stable-diffusion-v1-4")
     add("--revision", help="revision of a hub id, e.g. non-ema")
@@ -90,7 +90,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--schedule",
         choices=(INTERLEAVED, STAGED),
         default=released.schedule,
-        help="interleaved: photo by photo as the released code; staged: Stage II for all, then III, as the paper",
+        help="interleaved: photo by photo, as the released code; staged: Stage II for all, then III, as the paper",
     )
     add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps a photo")
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="Stage II learning rate")
@@ -102,7 +102,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--fusion_checkpoint", type=Path, help="file with fusion weights instead: released .ckpt, or .safetensors")
     add_training_options(parser, seed_of="noise, timesteps and order")
     add("--compile", action="store_true", help="torch.compile the UNet")
-    add("--checkpointing_images", type=positive_int, default=100, help="photos' worth of work between checkpoints")
+    add(
+        "--checkpointing_images",
+        type=positive_int,
+        default=100,
+        help="write a checkpoint after the work of this many photos",
+    )
     add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
     args = parser.parse_args(argv)

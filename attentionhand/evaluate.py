@@ -2,10 +2,10 @@
 
 Prints the share of pictures with a hand, the mean landmark error as a share of the hand's size, and PCK (the share of
 joints within 10 % and 20 % of it; a picture without a hand counts as all wrong), each with a 95 % interval. --shuffle
-compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, -H and HAND-CONF
-come from cal_fid.py, cal_kid.py and hand_confidence.py.
+compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, FID-H, KID-H,
+HAND-CONF come from cal_fid.py, cal_kid.py and hand_confidence.py.
 
---export writes the pictures whose error is below --threshold with their joints, to train 3D hand reconstruction.
+--export writes the pictures whose error is at most --threshold with their joints, to train 3D hand reconstruction.
 
 Examples:
   python -m attentionhand.evaluate --labels meshes/joints.npz --image_size 64 --image_folder results/attentionhand

@@ -1,7 +1,8 @@
 """Train AttentionHand: the visual attention stage on global and local views, with the text attention stage before it.
 
 Reads {data_dir}/modalities.json. Writes a folder that ControlNetModel.from_pretrained loads, with losses.csv,
-checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen.
+checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen, unless
+--sd_unlocked.
 
 Examples:
   python -m attentionhand.train --data_dir data --max_train_steps 10000 --mixed_precision fp16 --tas_model shared
@@ -80,11 +81,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         default="paper",
         help="paper: noise the local view's own latents; released: the global latents; none: no local loss",
     )
-    add_training_options(parser, seed_of="order, noise and timesteps")
+    add_training_options(parser, seed_of="first weights, order, noise and timesteps")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
-    add("--save_single_file", type=Path, help="also write all weights with the released names to this .ckpt")
+    add(
+        "--save_single_file",
+        type=Path,
+        help="also write all weights with the released names to this .ckpt or .safetensors file",
+    )
     return parser.parse_args(argv)
 
 
