@@ -125,7 +125,7 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_arguments(steps, launched=bool(args.launcher))
+    check_arguments(steps, launched=bool(args.launcher), feature_extractor=args.feature_extractor)
     in_use = f"{args.output_dir}: another reproduce.py is in progress there; wait for it, or choose another folder"
     with hold_lock(args.output_dir / ".reproduce.lock", in_use):
         for number, step in enumerate(steps, start=1):

@@ -30,7 +30,7 @@ from core.runs.command_line import (
 )
 from core.runs.errors import UserError
 from core.runs.files import check_writable
-from core.runs.processes import num_processes, say, start_accelerator
+from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.hyperparameters import INTERLEAVED, STAGED, Hyperparameters
@@ -57,6 +57,7 @@ NOT_SETTINGS = {
     "train_batch_size",  # the global batch size is compared; how it is shared out is float rounding
     "checkpointing_images",
     "checkpoints_total_limit",
+    "gradient_checkpointing",  # float rounding at most
     "resume_from_checkpoint",
     "report_to",
     "save_single_file",
@@ -128,7 +129,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
-    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
+    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config, args.revision)
     check_writable(args.output_dir)
 
 
@@ -184,6 +185,8 @@ def main(argv=None) -> None:
         accelerator.wait_for_everyone()  # every process has looked at the run folder before it changes
         facts = run_facts(base_model, params, plain_arguments(args))
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("train")
         warn_of_full_disk(run.folder, pipe, params, save_single_file=args.save_single_file)
         pipe.unet.to(accelerator.device).train()
         if args.gradient_checkpointing:
@@ -195,7 +198,7 @@ def main(argv=None) -> None:
                 save_checkpoint(run, pipe.unet, state, keep=args.checkpoints_total_limit)
         save_model(run.folder, pipe, state, params, single_file if args.save_single_file else None)
         run.finish(**facts)
-        say(f"{run.folder}: finished, {len(photos)} photos, {len(state.losses)} losses in losses.csv")
+        say(f"{run.folder}: finished, {counted(len(photos), 'photo')}, {len(state.losses)} losses in losses.csv")
         accelerator.wait_for_everyone()
         accelerator.end_training()
 

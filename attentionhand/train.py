@@ -117,7 +117,6 @@ def main(argv=None) -> None:
         mixed_precision=args.mixed_precision,
         report_to=args.report_to,
         output_dir=args.output_dir,
-        tracker="attentionhand",
     )
     batch_size = args.train_batch_size * accelerator.num_processes
     steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
@@ -152,6 +151,12 @@ def main(argv=None) -> None:
             accelerator.end_training()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
+        if args.resume_from_checkpoint and not checkpoint:
+            if run.is_finished():
+                raise UserError(
+                    f"{run.folder}: finished, but without a checkpoint to extend it from; choose another --output_dir"
+                )
+            say(f"{run.folder}: no checkpoint yet; starting anew")
         accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
         check_views(samples, args.resolution)
 
@@ -211,6 +216,8 @@ def main(argv=None) -> None:
                 f"{checkpoint}: made after {counted(start, 'step')}, which is more than the {steps} asked for"
             )
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("attentionhand")
         warn_of_small_disk(
             args.output_dir, needed_bytes(pipe, stage, trained_unet, single_file=bool(args.save_single_file))
         )

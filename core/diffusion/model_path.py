@@ -13,7 +13,7 @@ def is_single_file(path: str) -> bool:
     return path.endswith(SINGLE_FILE_SUFFIXES)
 
 
-def check_model_path(path: str, original_config: str | None, config: str | None) -> None:
+def check_model_path(path: str, original_config: str | None, config: str | None, revision: str | None = None) -> None:
     """Refuse a path that can't be a model, before torch is imported.
 
     Raises:
@@ -29,7 +29,7 @@ def check_model_path(path: str, original_config: str | None, config: str | None)
     elif path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise UserError(f"{path}: no such folder, and not a hub id (owner/name)")
     else:
-        check_available(path, "model_index.json", "the folder or the .ckpt of a downloaded model")
+        check_available(path, "model_index.json", "the folder or the .ckpt of a downloaded model", revision)
     if original_config and not original_config.startswith("http") and not Path(original_config).is_file():
         raise UserError(f"{original_config}: no such file (--original_config)")
     if config and not Path(config).is_dir() and (config.count("/") != 1 or config.startswith((".", "/"))):
