@@ -5,7 +5,8 @@ by the same command: it draws the pairs that are missing.
 
 Examples:
   python -m attentionhand.inference --weights output/attentionhand
-  python -m attentionhand.inference --weights weights/attentionhand.ckpt --sample_path samples/modalities.json
+  python -m attentionhand.inference --weights weights/attentionhand.ckpt \\
+      --sample_path attentionhand/samples/modalities.json
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Train AttentionHand: the visual attention stage on global and local views, with the text attention stage before it.
 
 Reads {data_dir}/modalities.json. Writes a folder that ControlNetModel.from_pretrained loads, with losses.csv,
-checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen.
+checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen, unless
+--sd_unlocked.
 
 Examples:
   python -m attentionhand.train --data_dir data --max_train_steps 10000 --mixed_precision fp16 --tas_model shared
@@ -80,11 +81,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         default="paper",
         help="paper: noise the local view's own latents; released: the global latents; none: no local loss",
     )
-    add_training_options(parser, seed_of="order, noise and timesteps")
+    add_training_options(parser, seed_of="first weights, order, noise and timesteps")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
-    add("--save_single_file", type=Path, help="also write all weights with the released names to this .ckpt")
+    add(
+        "--save_single_file",
+        type=Path,
+        help="also write all weights with the released names to this .ckpt or .safetensors file",
+    )
     return parser.parse_args(argv)
 
 
@@ -112,7 +117,6 @@ def main(argv=None) -> None:
         mixed_precision=args.mixed_precision,
         report_to=args.report_to,
         output_dir=args.output_dir,
-        tracker="attentionhand",
     )
     batch_size = args.train_batch_size * accelerator.num_processes
     steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
@@ -147,6 +151,12 @@ def main(argv=None) -> None:
             accelerator.end_training()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
+        if args.resume_from_checkpoint and not checkpoint:
+            if run.is_finished():
+                raise UserError(
+                    f"{run.folder}: finished, but without a checkpoint to extend it from; choose another --output_dir"
+                )
+            say(f"{run.folder}: no checkpoint yet; starting anew")
         accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
         check_views(samples, args.resolution)
 
@@ -207,6 +217,8 @@ def main(argv=None) -> None:
                 f"{checkpoint}: made after {counted(start, 'step')}, which is more than the {steps} asked for"
             )
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("attentionhand")
         warn_of_small_disk(
             args.output_dir, needed_bytes(pipe, stage, own_unet, single_file=bool(args.save_single_file))
         )

@@ -75,6 +75,11 @@ class Run:
         """What messages are about: the folder, or the record where the folder holds other things too."""
         return self.folder if self.owns_folder else self.path
 
+    @property
+    def _all_of_it(self) -> str:
+        """What a person has to remove to start over."""
+        return "it" if self.owns_folder else f"{self.path.name} together with what it describes"
+
     # Holding and checking
 
     @contextlib.contextmanager
@@ -115,7 +120,7 @@ class Run:
             article = "a" if record.status == FINISHED else "an"
             raise UserError(
                 f"{self.place}: holds {article} {record.status} {self.what} of other settings ({different}); "
-                f"choose another {self.flag}, or remove it"
+                f"choose another {self.flag}, or remove {self._all_of_it}"
             )
         return record
 
