@@ -1,8 +1,8 @@
 # `make demo` and `make test` each do all of the set-up on a fresh machine.
 
-# The first Python on the PATH that mediapipe has a wheel for; PYTHON=... overrides.
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+# The newest Python on the PATH that everything is tested with; PYTHON=... overrides.
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
 .PHONY: demo test readme-test lint clean
@@ -13,7 +13,7 @@ demo: .venv/installed
 test: lint
 	$(BIN)/python -m pytest
 
-# Every command of the README, on a fresh clone with an environment of its own; about half an hour.
+# Every command of the README and of docs/, on a fresh clone with an environment of its own; about half an hour.
 readme-test: .venv/installed
 	$(BIN)/python tests/readme_commands.py
 
@@ -23,7 +23,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 .venv/installed: requirements.txt
-	@test -n "$(PYTHON)" || { echo "needs Python 3.10, 3.11 or 3.12 (mediapipe has no wheel for others)"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "needs Python 3.10 to 3.14; pass PYTHON=/path/to/python if it is not on the PATH"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	touch $@

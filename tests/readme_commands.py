@@ -1,4 +1,4 @@
-"""Run every command of README.md on a fresh clone, as a stranger would: what `make readme-test` runs.
+"""Run every command of README.md and docs/ on a fresh clone, as a stranger would: what `make readme-test` runs.
 
 A block of commands with `<!-- not run: why -->` on the line above it is skipped, and the reason is printed.
 
@@ -42,9 +42,10 @@ def main(argv=None) -> None:
             (clone / ".venv" / "installed").touch()  # or make would install into it
         else:
             subprocess.run(["make", ".venv/installed"], cwd=clone, check=True)
-        found = commands((clone / "README.md").read_text(encoding="utf-8"), args.only)
+        pages = [clone / "README.md", *sorted((clone / "docs").glob("*.md"))]
+        found = [pair for page in pages for pair in commands(page.read_text(encoding="utf-8"), args.only)]
         if not found:
-            raise UserError(f"README.md: no block of commands has '{args.only}'")
+            raise UserError(f"no block of commands in README.md or docs/ has '{args.only}'")
         for command, why in found:
             if why:
                 lines.append(f"not run ({why}): {command}")
@@ -60,10 +61,10 @@ def main(argv=None) -> None:
         sys.exit(1)
 
 
-def commands(readme: str, only: str) -> list[tuple[str, str | None]]:
+def commands(page: str, only: str) -> list[tuple[str, str | None]]:
     """Each command on one line, with the reason why it is not run."""
     found = []
-    for block in BLOCK.finditer(readme):
+    for block in BLOCK.finditer(page):
         if only in block["text"]:
             joined = block["text"].replace("\\\n", " ")
             stripped = [re.sub(r"\s+", " ", line.partition(" #")[0]).strip() for line in joined.splitlines()]
