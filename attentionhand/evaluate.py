@@ -23,13 +23,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
 
+from hand1000.evaluation import check_outputs, resamples, write_json
+
 from core.hands.crops import Hand, find_hands
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import atomic_folder, check_writable
 from core.runs.photos import list_photos, map_photos
 from core.runs.processes import progress, say
-from hand1000.evaluation import check_outputs, resamples, write_json
 
 PCK_LEVELS = (0.1, 0.2)  # of the hand's size
 

@@ -125,8 +125,8 @@ def draw_hands(hands: np.ndarray, places: np.ndarray | None, size: int) -> np.nd
     scaled and moved so that its joints fall there best.
     """
     import torch
-
     from synthetic_hands.render import capsules_of, trace
+
     from synthetic_hands.sample import average, mesh_shading, openness_of
 
     there = [index for index in range(len(hands)) if np.isfinite(hands[index]).all()]
@@ -161,8 +161,9 @@ def draw_hands(hands: np.ndarray, places: np.ndarray | None, size: int) -> np.nd
 
 def with_support(joints: np.ndarray) -> np.ndarray:
     """The 21 joints (palm lengths) and the four points that carry the palm and the arm, (25, 3)."""
-    from synthetic_hands.hand import THUMB_ROOT
     from synthetic_hands.render import support_points
+
+    from synthetic_hands.hand import THUMB_ROOT
 
     up = joints[MIDDLE_KNUCKLE] - joints[WRIST]
     up = up / np.linalg.norm(up)

@@ -24,6 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
+from hand1000.evaluation import check_outputs
+
 from core.diffusion.model_path import check_model_path
 from core.runs.command_line import (
     argument_parser,
@@ -38,7 +40,6 @@ from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable, fingerprint_if_local, give_default_permissions
 from core.runs.processes import cpu_count, progress, say, start_accelerator
 from core.runs.run import differing_settings, locked
-from hand1000.evaluation import check_outputs
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 

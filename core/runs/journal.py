@@ -42,11 +42,11 @@ def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
     return True
 
 
-def read_journal(run: Run, key: str, values: Sequence[str]) -> list[dict[str, Any]]:
+def read_journal(run: Run, key: str, values: Sequence[str] | None) -> list[dict[str, Any]]:
     """The entries of an unfinished run, without a last line that a kill has cut off.
 
     Args:
-        key, values: what each entry is about: entry n holds `values[n]` under `key`.
+        key, values: what each entry is about: entry n holds `values[n]` under `key` (None: anything).
 
     Raises:
         UserError: it is damaged, or its entries are about something else.
@@ -57,7 +57,8 @@ def read_journal(run: Run, key: str, values: Sequence[str]) -> list[dict[str, An
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is cut off
         entries = [dict(json.loads(line)) for line in lines]
-        if [entry[key] for entry in entries] != list(values[: len(entries)]):
+        found = [entry[key] for entry in entries]
+        if values is not None and found != list(values[: len(entries)]):
             raise ValueError("its entries are not in order")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({reason_of(error)}); delete it to start over") from None
