@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from attentionhand.labels import own
 from attentionhand.labels.checks import IMPLAUSIBLE
 from attentionhand.labels.drawing import BAD_PHOTO, NO_PHOTO, OTHER_SIZE, Options, draw, usable_hands
 from attentionhand.labels.label import Label
 from attentionhand.labels.mano import FILES, check_mano
+from attentionhand.labels.mano import SITE as MANO_SITE
 from attentionhand.labels.sets import OWN, SETS, annotation_files, check_root, read_labels
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
 from core.runs.errors import UserError
@@ -42,6 +43,7 @@ from core.runs.sheets import contact_sheet, save_png
 CHECKED_FIRST = 32  # labels whose axes, units and order of joints are checked before anything is written
 LABELS_A_TASK, TASKS_AHEAD = 8, 3  # of a worker process
 SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels a side
+ZOOM = 2.2  # side of an overlay in sides of the hands' box
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones
 UNREADABLE = (NO_PHOTO, BAD_PHOTO, OTHER_SIZE)
@@ -80,9 +82,10 @@ def main(argv=None) -> None:
         split = chosen_split(args.labels, args.split)
         check_root(args.labels, args.root, split)
         if not args.mano and not SETS[args.labels].without_mano:
-            works = ", ".join(f"{name}: {one.without_mano}" for name, one in SETS.items() if one.without_mano)
+            others = ", ".join(name for name, one in SETS.items() if one.without_mano)
             raise UserError(
-                f"--labels {args.labels} has 2D joints and MANO's parameters: pass --mano. Without: {works}"
+                f"--labels {args.labels} has 2D joints and MANO's parameters, so that it needs --mano FOLDER with "
+                f"{' and '.join(FILES.values())} ({MANO_SITE}); without them work: {others}"
             )
         labels = read_labels(args.labels, args.root, split)
         inputs = annotation_files(args.labels, args.root, split)
@@ -153,7 +156,7 @@ def prepare(
             (options.output_dir / name).mkdir(exist_ok=True)
         done = len(entries)
         labels = skip_done(itertools.chain(first, labels), entries)
-        with progress(desc="Samples", unit="sample", initial=count_kept(entries)) as bar:
+        with progress(desc="Samples", unit=" samples", initial=count_kept(entries), total=wanted) as bar:
             for part in drawn(labels, options, num_workers):
                 if strict:
                     refuse_bad_photos(part)
@@ -165,9 +168,8 @@ def prepare(
         samples = kept(entries, wanted)
         if not samples:
             remove_all(run)
-            raise UserError(
-                f"{options.output_dir}: no sample is left: {counted_reasons(entries) or 'there are no labels'}"
-            )
+            why = counted_reasons(entries) or "there are no labels"
+            raise UserError(f"{options.output_dir}: no sample is left: {why}")
         seconds = time.monotonic() - started
         facts = write_data_set(options.output_dir, samples, texts, every)
         summarise(options.output_dir, entries, samples, facts, (len(entries) - done) / seconds)
@@ -313,7 +315,7 @@ def label_arrays(samples: Sequence[dict]) -> dict[str, np.ndarray]:
 
 
 def overlay_sheet(folder: Path, samples: Sequence[dict]) -> Image.Image:
-    """Meshes over their photos, evenly chosen, each with its box and joints."""
+    """Meshes over their photos, evenly chosen, each with its box and joints and cut to what is around them."""
     chosen = [samples[int(place)] for place in np.linspace(0, len(samples) - 1, min(SHEET, len(samples)))]
     tiles = [squared(overlay(folder, sample)) for sample in chosen]
     return contact_sheet([tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)], cell=CELL)
@@ -325,19 +327,21 @@ def overlay(folder: Path, sample: dict) -> Image.Image:
     cover = 0.6 * mesh.max(axis=2, keepdims=True) if "rgb" in sample else 0.0
     picture = Image.fromarray((255 * ((1 - cover) * photo + cover * mesh * TINT)).round().astype(np.uint8))
     pen = ImageDraw.Draw(picture)
-    dot = max(picture.size) / 200
     left, top, right, bottom = sample["bbox"]
+    dot = max(right - left, bottom - top) / 80
     pen.rectangle((left, top, right - 1, bottom - 1), outline="orange", width=max(1, round(dot)))
     for hand in sample["hands"]:
         colour = "red" if hand["handedness"] == "Right" else "blue"
         for x, y in hand["joints_2d"] or []:
             pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
-    return picture
+    margin = (ZOOM - 1) / 2 * max(right - left, bottom - top)
+    corner = max(0, left - margin), max(0, top - margin)
+    return picture.crop((*corner, min(picture.width, right + margin), min(picture.height, bottom + margin)))
 
 
 def squared(picture: Image.Image) -> Image.Image:
     """In the middle of a grey square of CELL pixels."""
-    picture.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    picture = ImageOps.contain(picture, (CELL, CELL), Image.Resampling.LANCZOS)
     tile = Image.new("RGB", (CELL, CELL), (64, 64, 64))
     tile.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
     return tile
@@ -354,9 +358,7 @@ def summarise(folder: Path, entries: Sequence[dict], samples: Sequence[dict], fa
         say(f"left out: {left}")
     if left := ", ".join(f"{count} for {reason}" for reason, count in hand_reasons(samples).items()):
         say(f"hands not drawn in samples with others: {left}")
-    say(
-        f"look at {folder / 'overlays.png'}: each mesh must lie on its hand (red joints: right hands, blue: left hands)"
-    )
+    say(f"look at {folder / 'overlays.png'}: each mesh must lie on its hand (red joints: right, blue: left hands)")
 
 
 def reasons(entries: Sequence[dict]) -> dict[str, int]:

@@ -57,7 +57,7 @@ def mesh_problem(vertices: np.ndarray) -> str | None:
 
 
 def misfit(joints: np.ndarray, places: np.ndarray, camera: Camera) -> float:
-    """Root mean square distance of projected joints from `places`, in sizes of the hand there; 0 where none is known."""
+    """Root mean square distance of projected joints from `places`, in sizes of the hand; 0 where none is known."""
     known = np.isfinite(places).all(axis=1)
     if known.sum() < 2:
         return 0.0
@@ -69,16 +69,15 @@ def likely_cause(
     joints: np.ndarray,
     places: np.ndarray | None,
     camera: Camera,
+    place: Callable[[np.ndarray], np.ndarray],
     *,
     metric: bool = True,
-    place: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> str:
     """What would make a hand of joints that are none: the first guess with which they pass all checks.
 
     Args:
-        place: puts changed joints where the 2D joints are, where the camera is not known.
+        place: puts changed joints where the 2D joints are, if the camera is not known.
     """
-    place = place or np.asarray
     flipped = np.array([1.0, -1, -1])
     axes = "its axes are OpenGL's (y up, z towards the camera), not OpenCV's, or the other way round (--axes)"
     guesses: list[tuple[str, Callable[[np.ndarray], np.ndarray]]] = [

@@ -131,7 +131,7 @@ def usable_hands(label: Label, options: Options) -> tuple[list[Hand], list[str],
 
 
 def hand_of(hand: HandLabel, label: Label, mano: Path | None) -> Hand | str:
-    """A hand with its mesh: the set's vertices, else MANO's, else the surface around its joints; or why there is none."""
+    """A hand with its mesh (the set's vertices, else MANO's, else the surface around its joints), or why not."""
     camera = hand.camera or label.camera
     vertices, faces, joints, drawn_from = hand.vertices, hand.faces, hand.joints_3d, "vertices"
     if vertices is not None and faces is None and mano and len(vertices) == VERTICES:
@@ -189,13 +189,11 @@ def cause_of(hand: HandLabel, label: Label) -> str:
     if joints is None or not np.isfinite(joints).all():
         return "another axis or another unit than OpenCV's and metres (--axes, --unit)"
     camera = hand.camera or label.camera
-    place = None
-    if not label.is_camera_known and places is not None:
 
-        def place(points: np.ndarray) -> np.ndarray:
-            return fitted(points, places, camera)
+    def place(points: np.ndarray) -> np.ndarray:
+        return points if label.is_camera_known or places is None else fitted(points, places, camera)
 
-    return likely_cause(joints, places, camera, metric=label.is_camera_known, place=place)
+    return likely_cause(joints, places, camera, place, metric=label.is_camera_known)
 
 
 # Pictures
@@ -232,7 +230,7 @@ def drawn_box(picture: np.ndarray) -> Box | None:
 def save_photo(
     photo: Image.Image, source: Path, target: Path, window: Box, size: tuple[int, int], unchanged: bool
 ) -> str:
-    """Write the window of a photo in this size; a JPEG stays one, anything else becomes PNG. Returns the file's name."""
+    """Write a photo's window in this size; a JPEG stays one, anything else becomes PNG. Returns the file's name."""
     is_jpeg = source.suffix.lower() in (".jpg", ".jpeg")
     path = target.parent / f"{target.name}{'.jpg' if is_jpeg else '.png'}"
     with Image.open(source) as stored:

@@ -20,6 +20,7 @@ from core.runs.files import read_lines
 
 FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
 SIZE = 640, 480
+NUMBERS = ("handPose", "handBeta", "handTrans")
 
 
 def read(root: Path, split: str) -> Iterator[Label]:
@@ -51,10 +52,10 @@ def training_hand(label: dict, meta: Path) -> tuple[HandLabel, ...]:
         return ()
     joints = finite(label["handJoints3D"], (21, 3), f"{meta}: handJoints3D") @ FROM_OPENGL
     try:
-        numbers = [np.array(label[name], dtype=float).ravel() for name in ("handPose", "handBeta", "handTrans")]
+        pose, shape, place = (np.array(label[name], dtype=float).ravel() for name in NUMBERS)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{meta}: has no usable {error}") from None
-    mano = Mano(*numbers, "flat", FROM_OPENGL)
+    mano = Mano(pose, shape, place, "flat", FROM_OPENGL)
     return (HandLabel(RIGHT, joints[TO_MEDIAPIPE], mano=mano),)
 
 

@@ -14,7 +14,8 @@ class _Stream:
     """A JSON text read in chunks, of which only the part not yet parsed is kept."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.file = path, open(path, encoding="utf-8")
+        self.path = path
+        self.file = open(path, encoding="utf-8")  # noqa: SIM115 - the readers below close it
         self.text, self.place = "", 0
         self.decoder = json.JSONDecoder()
 

@@ -1,7 +1,7 @@
 """Your own labels: joints as .npz or .npy, or triangle meshes.
 
-joints: a file, or a folder with joints.npz. `joints_3d` is (N, 21, 3) or (N, hands, 21, 3), MediaPipe's order, NaN where
-a hand is missing. Further arrays, each optional:
+joints: a file, or a folder with joints.npz. `joints_3d` is (N, 21, 3) or (N, hands, 21, 3), MediaPipe's order, NaN
+where a hand is missing. Further arrays, each optional:
   joints_2d           the same with 2 numbers, in pixels
   focal, princpt      the camera in pixels, (2,) or (N, 2); or K, (3, 3) or (N, 3, 3)
   handedness          "Left" or "Right", (N,) or (N, hands); without it right hands

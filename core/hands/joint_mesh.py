@@ -31,12 +31,13 @@ EDGES = [
 ]
 
 
-def joint_mesh(joints: np.ndarray, handedness: str) -> Mesh:
+def joint_mesh(joints: np.ndarray, handedness: str, *, cell: float = CELL) -> Mesh:
     """The surface around 21 joints in any unit, in a right-handed frame such as OpenCV's, down to just below the wrist.
 
     Args:
         joints: (21, 3), MediaPipe's order.
         handedness: "Left" or "Right" hand of the person.
+        cell: side of the grid's cells, palm lengths; triangles are about as large.
     """
     palm = np.linalg.norm(joints[MIDDLE_KNUCKLE] - joints[WRIST])
     own = (joints - joints[WRIST]) / palm
@@ -47,27 +48,29 @@ def joint_mesh(joints: np.ndarray, handedness: str) -> Mesh:
     capsules = capsules_of(torch.tensor(points, dtype=torch.float32))
     arm = points[ARM_END] / np.linalg.norm(points[ARM_END])
     low, high = own.min(axis=0) - MARGIN, own.max(axis=0) + MARGIN
-    values = grid_values(capsules, torch.tensor(arm, dtype=torch.float32), low, high)
+    values = grid_values(capsules, torch.tensor(arm, dtype=torch.float32), low, high, cell)
     mesh = surface_net(values)
-    return Mesh((mesh.vertices * CELL + low) * palm + joints[WRIST], mesh.faces)
+    return Mesh((mesh.vertices * cell + low) * palm + joints[WRIST], mesh.faces)
 
 
-def grid_values(capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Signed distances (X, Y, Z) on a grid of spacing CELL from `low`; far from the surface only the sign is right.
+def grid_values(
+    capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np.ndarray, cell: float
+) -> np.ndarray:
+    """Signed distances (X, Y, Z) on a grid of spacing `cell` from `low`; far from the surface only the sign is right.
 
     Args:
         arm: unit vector from the wrist, at 0, along the forearm, which ends WRIST_LENGTH from it.
     """
 
     def signed_distance(cells: torch.Tensor) -> torch.Tensor:
-        where = cells * CELL + torch.tensor(low, dtype=torch.float32)
+        where = cells * cell + torch.tensor(low, dtype=torch.float32)
         return torch.maximum(distance(where, capsules), where @ arm - WRIST_LENGTH)
 
-    blocks = np.ceil((high - low) / CELL / BLOCK).astype(int)
+    blocks = np.ceil((high - low) / cell / BLOCK).astype(int)
     corner = torch.cartesian_prod(*(BLOCK * torch.arange(int(count), dtype=torch.float32) for count in blocks))
     middle = signed_distance(corner + (BLOCK - 1) / 2)
     # Capsules that melt into each other lie up to PALM_BLEND log(parts) below their distance, but everywhere alike.
-    near = middle.abs() < CELL * BLOCK * 3**0.5 / 2 + CELL
+    near = middle.abs() < cell * BLOCK * 3**0.5 / 2 + cell
     offsets = torch.cartesian_prod(*3 * [torch.arange(BLOCK, dtype=torch.float32)])
     values = middle[:, None].repeat(1, len(offsets))
     fine = corner[near][:, None] + offsets

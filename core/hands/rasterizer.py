@@ -127,7 +127,7 @@ def counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def planes(x: np.ndarray, y: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """a, b, c (T,) such that a x + b y + c is `value` at the corners (T, 3) of each triangle; 0 for a degenerate one."""
+    """a, b, c (T,) such that a x + b y + c is `value` at each triangle's corners (T, 3); 0 for a degenerate one."""
     (x_1, x_2), (y_1, y_2), (v_1, v_2) = ((p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) for p in (x, y, value))
     area = x_1 * y_2 - x_2 * y_1
     inverse = np.divide(1, area, out=np.zeros_like(area), where=area != 0)
