@@ -280,6 +280,7 @@ class fake_chumpy:
 def made_up_mano(side: str) -> dict:
     rng = np.random.default_rng(1)
     hand = true_hand("palm", "Right", (0, 0, 0), cell=0.115)
+    hand = TrueHand(side, hand.joints @ FROM_OPENGL, Mesh(hand.mesh.vertices @ FROM_OPENGL, hand.mesh.faces))
     surface, faces = hand.mesh.vertices, hand.mesh.faces
     assert 600 < len(surface) <= 778 and len(faces) <= 1538
     vertices = np.concatenate([surface, np.repeat(surface[:1], 778 - len(surface), axis=0)])
@@ -311,7 +312,7 @@ def made_up_mano(side: str) -> dict:
         "hands_mean": 0.1 * rng.normal(size=45),
         "hands_components": np.linalg.qr(rng.normal(size=(45, 45)))[0],
     }
-    if side == "Left":  # mirrored, but for the first shape direction: the published fault
+    if side == "Left":  # mirrored, but for the shape directions: the published fault
         model["v_template"] = vertices * (-1, 1, 1)
         model["f"] = model["f"][:, ::-1].copy()
     return model

@@ -104,7 +104,10 @@ def test_the_surface_around_joints_is_the_signed_distances(side):
     points = support_points(own, frame)
     where = (vertices - hand.joints[0]) / palm
     arm = points[23] / np.linalg.norm(points[23])
-    deep = np.maximum(distance(torch.tensor(where), capsules_of(torch.tensor(points))).numpy(), where @ arm - 0.1)
+    deep = np.maximum(
+        distance(torch.tensor(where, dtype=torch.float32), capsules_of(torch.tensor(points, dtype=torch.float32))),
+        where @ arm - 0.1,
+    )
     assert np.abs(deep).max() < 0.03 and np.abs(deep).mean() < 0.004
 
 

@@ -84,13 +84,15 @@ def likely_cause(
         (axes, lambda points: points * flipped),
         ("its unit is the millimetre (--unit mm)", lambda points: points / 1000),
         ("both its axes are OpenGL's and its unit the millimetre", lambda points: points * flipped / 1000),
-        ("its joints are in InterHand2.6M's order, not MediaPipe's", lambda points: points[FROM_INTERHAND]),
-        ("its joints are in MANO's order, not MediaPipe's", lambda points: points[FROM_MANO]),
         ("it is mirrored left to right", lambda points: points * (-1.0, 1, 1)),
     ]
     for cause, change in guesses:
         if problem_of(place(change(joints)), places, camera, metric=metric) is None:
             return cause
+    for name, order in (("InterHand2.6M", FROM_INTERHAND), ("MANO", FROM_MANO)):
+        for flat in (places, None if places is None else places[order]):
+            if problem_of(place(joints)[order], flat, camera, metric=metric) is None:
+                return f"its joints are in {name}'s order, not MediaPipe's"
     if places is not None and problem_of(joints, None, camera, metric=metric) is None:
         known = np.isfinite(places).all(axis=1)
         seen, there = camera.project(joints[known]), places[known]

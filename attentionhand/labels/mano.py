@@ -18,7 +18,7 @@ NEEDED += ("hands_mean", "hands_components")
 TIPS = (744, 320, 443, 554, 671)  # vertices at the tips of thumb, index, ... (smplx/vertex_ids.py)
 # MediaPipe's 21 among MANO's 16 joints and the five tips: wrist, thumb, index, middle, ring, pinky.
 TO_MEDIAPIPE = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20]
-SAME_SHAPES = 1.0  # sum of absolute differences below which left and right have the same first shape direction
+SAME_SHAPES = 1.0  # sum of absolute differences below which the x of left and right shape directions are alike
 
 
 def check_mano(folder: Path) -> None:
@@ -37,8 +37,9 @@ def check_mano(folder: Path) -> None:
 def model_arrays(folder: Path, side: str) -> dict:
     """The arrays of a hand's model file.
 
-    In the published files the left hand's first shape direction has the wrong sign, so that left hands of other than
-    the mean size come out wrong (github.com/vchoutas/smplx/issues/48): it is turned round where it is the right one's.
+    In the published files the left hand's shape directions are the right hand's, not mirrored, so that left hands of
+    other than the mean shape come out wrong (github.com/vchoutas/smplx/issues/48): where their x are alike, the left
+    hand's are multiplied by -1.
 
     Raises:
         UserError: the file is missing, or is not MANO's.

@@ -60,7 +60,7 @@ def read_joints(root: Path, *, axes: str | None, unit: str | None, image_size: i
     scale = _choice(UNITS, unit or content.get("unit", "m"), f"{path}: unit")
     photos = photo_names(path, content, count)
     sizes = _rows(content, "size", count, 1, path)
-    handedness = _rows(content, "handedness", count, 1, path)
+    handedness = _rows(content, "handedness", count, 0, path)
     names = _rows(content, "source", count, 0, path)
     for row in range(count):
         rgb = None if photos is None else path.parent / photos[row]
@@ -144,13 +144,13 @@ def picture_size(path: Path | None) -> tuple[int, int] | None:
 
 
 def _rows(content: Mapping[str, Any], name: str, count: int, dimensions: int, path: Path) -> Any:
-    """An array with a row a label, one row for all repeated; None where the file has none."""
+    """An array with a row a label, or of `dimensions`, one row for all; None where the file has none."""
     if name not in content:
         return None
     array = np.asarray(content[name])
-    if array.ndim == dimensions and len(np.atleast_1d(array)) != count:
+    if array.ndim == dimensions:
         array = np.broadcast_to(array, (count, *array.shape))
-    if len(array) != count:
+    if array.ndim <= dimensions or len(array) != count:
         raise UserError(f"{path}: {name} is {array.shape}, but there are {count} labels")
     return array
 
