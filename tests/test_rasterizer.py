@@ -83,7 +83,7 @@ def test_a_wrist_that_faces_the_camera_is_no_hole():
     filled = closed(opened)
     assert len(filled.vertices) == len(opened.vertices) + 1
     assert closed(filled) is filled
-    assert overlap(mesh_image([opened], CAMERA, (WIDTH, HEIGHT)).any(axis=2), alone.any(axis=2)) > 0.9
+    assert overlap(mesh_image([filled], CAMERA, (WIDTH, HEIGHT)).any(axis=2), alone.any(axis=2)) > 0.9
     assert overlap(alone.any(axis=2), silhouette([hand])) > 0.95
 
 

@@ -13,7 +13,7 @@ from attentionhand.labels.mano import VERTICES, faces_of, mano_joints, mano_vert
 from attentionhand.labels.own import fitted
 from core.hands.crops import Box
 from core.hands.joint_mesh import joint_mesh
-from core.hands.rasterizer import Camera, Mesh, mesh_image
+from core.hands.rasterizer import Camera, Mesh, closed, mesh_image
 from core.runs.errors import UserError
 from core.runs.photos import load_photo
 
@@ -160,6 +160,8 @@ def hand_of(hand: HandLabel, label: Label, mano: Path | None) -> Hand | str:
     if vertices is None or faces is None:
         assert joints is not None
         vertices, faces = joint_mesh(joints, hand.handedness)
+    else:
+        vertices, faces = closed(Mesh(vertices, faces))
     if hand.camera:
         vertices = seen_by(vertices, hand.camera, label.camera)
         joints = None if joints is None else seen_by(joints, hand.camera, label.camera)

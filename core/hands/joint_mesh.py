@@ -69,8 +69,8 @@ def grid_values(
     blocks = np.ceil((high - low) / cell / BLOCK).astype(int)
     corner = torch.cartesian_prod(*(BLOCK * torch.arange(int(count), dtype=torch.float32) for count in blocks))
     middle = signed_distance(corner + (BLOCK - 1) / 2)
-    # Capsules that melt into each other lie up to PALM_BLEND log(parts) below their distance, but everywhere alike.
-    near = middle.abs() < cell * BLOCK * 3**0.5 / 2 + cell
+    # Every value less than a cell from the surface is needed exactly; half a block's diagonal is how far it may lie.
+    near = middle.abs() < cell * (1 + (BLOCK - 1) * 3**0.5 / 2)
     offsets = torch.cartesian_prod(*3 * [torch.arange(BLOCK, dtype=torch.float32)])
     values = middle[:, None].repeat(1, len(offsets))
     fine = corner[near][:, None] + offsets

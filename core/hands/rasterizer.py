@@ -49,12 +49,12 @@ def mesh_image(meshes: Sequence[Mesh], camera: Camera, size: tuple[int, int]) ->
     """(H, W, 3) uint8: all meshes in one picture, the nearer one in front, on black.
 
     Args:
-        meshes: in the camera's frame.
+        meshes: in the camera's frame; holes stay holes (see `closed`).
         size: width and height in pixels.
     """
     width, height = size
     picture = np.zeros((height, width, 3), np.uint8)
-    triangles = np.concatenate([mesh.vertices[mesh.faces] for mesh in map(closed, meshes)]).astype(float)
+    triangles = np.concatenate([mesh.vertices[mesh.faces] for mesh in meshes]).astype(float)
     triangles = triangles[(triangles[..., 2] > NEAREST).all(axis=1)]
     window = pixel_window(camera.project(triangles).reshape(-1, 2), size)
     if window is None:
@@ -150,8 +150,9 @@ def shades(triangles: np.ndarray) -> np.ndarray:
 def closed(mesh: Mesh) -> Mesh:
     """The mesh with its holes filled by a fan of triangles each: MANO's hand is open at the wrist."""
     edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    _, inverse, count = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
-    rim = edges[count[inverse.ravel()] == 1]
+    low, high = edges.min(axis=1).astype(np.int64), edges.max(axis=1).astype(np.int64)
+    _, inverse, count = np.unique(low * len(mesh.vertices) + high, return_inverse=True, return_counts=True)
+    rim = edges[count[inverse] == 1]
     if not len(rim):
         return mesh
     after = dict(rim.tolist())
