@@ -33,6 +33,30 @@ def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny_model") / "model")
 
 
+@pytest.fixture(scope="session")
+def attention_model(tmp_path_factory) -> Path:
+    """A tiny Stable Diffusion for AttentionHand as a diffusers folder. Never write to it."""
+    from attentionhand_helpers import save_attention_model
+
+    return save_attention_model(tmp_path_factory.mktemp("attention_model") / "model")
+
+
+@pytest.fixture(scope="session")
+def attention_pipe(attention_model):
+    """The same, loaded. Leave it as it is."""
+    from core.diffusion.stable_diffusion import load_stable_diffusion
+
+    return load_stable_diffusion(str(attention_model))
+
+
+@pytest.fixture(scope="session")
+def attention_samples(tmp_path_factory) -> Path:
+    """Six samples in AttentionHand's layout. Never write to them."""
+    from attentionhand_helpers import make_samples
+
+    return make_samples(tmp_path_factory.mktemp("attention_samples") / "data")
+
+
 @pytest.fixture
 def data_root(tmp_path) -> Path:
     """Eight random pictures of several shapes and kinds in the Hand1000 layout, with a gesture feature."""
