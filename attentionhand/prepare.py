@@ -150,7 +150,7 @@ def prepare(
             say(f"{options.output_dir}: already finished")
             return
         started = time.monotonic()
-        entries = read_journal(run, "source", None)
+        entries = read_journal(run, ["source"], None)
         begin_journal(run, entries)
         for name in ("mesh", "rgb", "text"):
             (options.output_dir / name).mkdir(exist_ok=True)
