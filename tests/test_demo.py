@@ -9,8 +9,8 @@ import pytest
 from conftest import error_of, files_under, pixels
 
 import reproduce
-from hand1000 import report
 from core.metrics.scores import METRICS, Score
+from hand1000 import report
 from synthetic_hands import demo
 
 

@@ -53,9 +53,7 @@ def joint_mesh(joints: np.ndarray, handedness: str, *, cell: float = CELL) -> Me
     return Mesh((mesh.vertices * cell + low) * palm + joints[WRIST], mesh.faces)
 
 
-def grid_values(
-    capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np.ndarray, cell: float
-) -> np.ndarray:
+def grid_values(capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np.ndarray, cell: float) -> np.ndarray:
     """Signed distances (X, Y, Z) on a grid of spacing `cell` from `low`; far from the surface only the sign is right.
 
     Args:
