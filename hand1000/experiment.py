@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.hands.detection import hand_detector
 from core.metrics.scores import METRICS, NO_SCORE, Score, all_scores, hand_scores
 from core.runs.command_line import fraction
 from core.runs.errors import UserError
@@ -328,7 +329,7 @@ class Experiment:
 
     def score_settings(self) -> dict[str, Any]:
         """With another metric, all are computed anew."""
-        return {"bootstrap": self.bootstrap, "metrics": list(METRICS)}
+        return {"bootstrap": self.bootstrap, "metrics": list(METRICS), "hand_detector": hand_detector()}
 
     def check_pictures(self, cell: Cell) -> None:
         """Raises UserError unless the cell's pictures are all there, no others, and made with these settings."""

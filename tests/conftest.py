@@ -113,7 +113,7 @@ def photos(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     """Small models are faster on one thread, and give the same bits: several add up in any order."""
     import torch

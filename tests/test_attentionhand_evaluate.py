@@ -1,5 +1,18 @@
 """Mesh images from labels, and whether generated hands follow their label."""
 
+import json
+import shutil
+
+import numpy as np
+import pytest
+from attentionhand_helpers import SIZE
+from conftest import error_of, pixels
+from PIL import Image
+
+from attentionhand import data, evaluate, render_meshes
+from core.metrics.intervals import bootstrap_interval
+from synthetic_hands import make_dataset
+
 
 def test_rendered_joints_look_like_the_mesh_images(attention_samples, tmp_path, capsys):
     joints = attention_samples / "joints.npz"
@@ -54,3 +67,43 @@ def test_evaluation_tells_the_right_label(tmp_path, capsys):
     assert "no such file (--labels)" in error_of(
         evaluate.main, ["--labels", tmp_path / "no.npz", "--image_folder", tmp_path / "pictures"], capsys
     )
+
+
+def test_the_interval_draws_whole_labels():
+    """Against the literal bootstrap: labels drawn anew with all of their pictures, NaN left out."""
+    values = np.random.default_rng(1).normal(size=11)
+    values[3] = np.nan
+    groups = [4, 0, 0, 9, 4, 4, 2, 2, 9, 0, 7]
+    rng, rows_of = (
+        np.random.default_rng(5),
+        [np.flatnonzero(np.array(groups) == label) for label in sorted(set(groups))],
+    )
+    means = []
+    for _ in range(200):
+        rows = np.concatenate([rows_of[one] for one in rng.integers(len(rows_of), size=len(rows_of))])
+        means.append(np.nanmean(values[rows]))
+    expected = tuple(np.nanquantile(means, (0.025, 0.975)))
+    assert bootstrap_interval(values, groups, resamples=200, seed=5) == expected
+    assert np.isnan(bootstrap_interval(np.full(3, np.nan), [0, 1, 1], resamples=100, seed=0)).all()
+
+
+def test_labels_and_pictures_that_do_not_belong_together(tmp_path, capsys):
+    pictures, labels = tmp_path / "pictures", tmp_path / "labels.npz"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64)).save(pictures / "result_000_0.png")
+
+    def problem(*more) -> str:
+        return error_of(evaluate.main, ["--labels", labels, "--image_folder", pictures, *more], capsys)
+
+    labels.write_text("nonsense")
+    assert "not an .npz file with joints_2d" in problem()
+    np.savez(labels, joints_2d=np.zeros((1, 20, 2)))
+    assert "joints_2d is (1, 20, 2), not (N, 21, 2)" in problem()
+    joints = np.random.default_rng(0).uniform(0, 512, (1, 21, 2))
+    np.savez(labels, joints_2d=joints)
+    assert "--shuffle needs at least two labels" in problem("--shuffle")
+    assert "no hand fills an eighth of --image_size 8000" in problem("--image_size", 8000)
+    (pictures / "result_000_0.png").rename(pictures / "result_003_0.png")
+    assert "result_003 has no label, there are 1" in problem()
+    (pictures / "inference.json").write_text('{"status": "unfinished", "settings": {}}')
+    assert "holds an unfinished generation of pictures; resume it first by running attentionhand.inference" in problem()

@@ -1,5 +1,6 @@
 """The text attention stage: the loss and its descent, against a literal version."""
 
+import pytest
 import torch
 from attentionhand_helpers import inputs, literal_excite, random_mesh
 
@@ -12,6 +13,8 @@ from attentionhand.text_attention import (
     open_attention,
 )
 from attentionhand.visual_attention import NoisyView
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_excite_is_the_literal_descent_in_any_batch(attention_pipe):

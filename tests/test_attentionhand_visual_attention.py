@@ -34,6 +34,8 @@ from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler, derived_seed, training_scheduler
 from core.diffusion.sampling import ddim, start_noise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_a_new_stage_changes_nothing_and_guess_mode_is_the_released_one(attention_pipe):
     latents, timesteps, embeds, _ = inputs(attention_pipe)

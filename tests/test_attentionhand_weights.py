@@ -1,5 +1,18 @@
 """AttentionHand's weights in and out: run folders and the released single file."""
 
+import pytest
+import torch
+from attentionhand_helpers import train_args, trained_stage
+from conftest import error_of, files_under
+from diffusers import UNet2DConditionModel
+
+from attentionhand import inference, train
+from attentionhand.weights import load_decoder, load_stage, save_single_file
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_released_file_round_trip(attention_pipe, tmp_path):
     stage = trained_stage(attention_pipe)
@@ -31,19 +44,20 @@ def test_unlocked_middle_only_and_one_view(attention_samples, attention_model, t
     train.main(train_args(attention_samples, attention_model, run, *more))
     assert any("tfevents" in name for name in files_under(run / "logs"))
     trained = UNet2DConditionModel.from_pretrained(run / "unet").state_dict()
-    base = UNet2DConditionModel.from_pretrained(model / "unet").state_dict()
+    base = UNet2DConditionModel.from_pretrained(attention_model / "unet").state_dict()
     changed = {name.split(".")[0] for name in base if not torch.equal(base[name], trained[name])}
     assert changed == {"up_blocks", "conv_norm_out", "conv_out"}
     for path in (run, one_file):
         again = load_stable_diffusion(str(attention_model))
         load_decoder(path, again)
         assert all(torch.equal(tensor, trained[name]) for name, tensor in again.unet.state_dict().items())
-    options = [
-        "--pretrained_model_name_or_path",
-        attention_model,
-        "--weights",
-        run,
-        "--output_dir",
-        tmp_path / "pictures",
-    ]
+    checkpoint = run / "checkpoints" / "checkpoint-2"
+    again = load_stable_diffusion(str(attention_model))
+    load_decoder(checkpoint, again)
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in again.unet.state_dict().items())
+    options = ["--pretrained_model_name_or_path", attention_model, "--weights", run, "--output_dir", tmp_path / "x"]
     assert "pass that flag" in error_of(inference.main, options, capsys)
+    resumed = [*more, "--max_train_steps", 3, "--resume_from_checkpoint", "latest"]
+    train.main(train_args(attention_samples, attention_model, run, *resumed))
+    later = UNet2DConditionModel.from_pretrained(run / "unet").state_dict()
+    assert not torch.equal(later["conv_out.weight"], trained["conv_out.weight"])

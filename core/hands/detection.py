@@ -15,7 +15,7 @@ from PIL import Image
 from core.hands.hand import Hand
 from core.runs.errors import UserError
 
-__all__ = ["Hand", "find_hands", "find_hands_at"]
+__all__ = ["Hand", "find_hands", "find_hands_at", "hand_detector"]
 
 DEFAULT_BACKEND = "litert"
 MODULES = {"litert": "core.hands.hand_graph", "mediapipe": "core.hands.mediapipe_solutions"}
@@ -47,9 +47,14 @@ def find_hands_at(picture: Image.Image, confidences: Sequence[float], *, max_num
     Raises:
         UserError: as `find_hands`.
     """
-    return _backend(os.environ.get("HAND_DETECTOR") or DEFAULT_BACKEND).find_hands_at(
+    return _backend(hand_detector()).find_hands_at(
         picture.convert("RGB"), confidences, max_num_hands
     )
+
+
+def hand_detector() -> str:
+    """The name of the backend: "litert", or what HAND_DETECTOR says."""
+    return os.environ.get("HAND_DETECTOR") or DEFAULT_BACKEND
 
 
 def _backend(name: str) -> ModuleType:
