@@ -33,7 +33,7 @@ def test_every_pixel_has_one_triangle_and_the_right_depth():
     z = (normal @ vertices[0]) / (ray @ normal)
     np.testing.assert_allclose(1 / nearness[rows, columns], z)
     inside = (front >= 0)[rows.min() : rows.max() + 1]
-    assert all(row.nonzero()[0].ptp() + 1 == row.sum() for row in inside)  # without holes
+    assert all(np.ptp(row.nonzero()[0]) + 1 == row.sum() for row in inside)  # without holes
 
 
 def test_the_nearer_hand_is_in_front_whatever_the_order():
