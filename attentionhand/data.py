@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     text: str
     rgb: Path | None = None
     box: Box | None = None  # in pixels of the mesh image
+    text_file: Path | None = None
 
 
 class View(NamedTuple):
@@ -79,7 +80,8 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
             raise UserError(f"{where}: has no {missing}; every line needs an object such as {EXAMPLE}") from None
         files = {key: _find(name, path, f"{where}: {key}") for key, name in names.items()}
         text = _first_line(files["text"])
-        samples.append(Sample(files["mesh"], text, files.get("rgb"), _check_box(record.get("bbox"), where)))
+        box = _check_box(record.get("bbox"), where)
+        samples.append(Sample(files["mesh"], text, files.get("rgb"), box, files["text"]))
     return samples
 
 

@@ -126,9 +126,8 @@ def load_labels(path: Path, image_size: int | None) -> tuple[np.ndarray, dict[st
         raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2) or (N, hands, 21, 2)")
     is_known = image_size is None and "size" in content
     size = content["size"] if is_known else np.full((len(joints), 2), image_size or IMAGE_SIZE)
-    if is_known:
-        if size.shape != (len(joints), 2) or not (size > 0).all():
-            raise UserError(f"{path}: size is {size.shape}, not a width and a height for each of {len(joints)} labels")
+    if is_known and (size.shape != (len(joints), 2) or not (size > 0).all()):
+        raise UserError(f"{path}: size is {size.shape}, not a width and a height for each of {len(joints)} labels")
     labels = joints.astype(float).reshape(len(joints), -1, 21, 2) / size[:, None, None]
     if np.isnan(hand_sizes(labels)).all():
         raise UserError(f"{path}: all its joints_2d are NaN")

@@ -140,7 +140,7 @@ SENTENCE_END = re.compile(r"(?<!\b\w\.\w\.)(?<!\b\w\.)(?<=[.!?])\s+(?=[A-Z\"'(])
 
 def treebank_words(text: str) -> list[str]:
     """The words and marks of a text, split as NLTK does it, whether it is installed or not."""
-    words = []
+    words: list[str] = []
     for sentence in SENTENCE_END.split(text.strip()):
         for number, (pattern, replacement) in enumerate(TREEBANK_RULES):
             if number == PADDED_FROM:

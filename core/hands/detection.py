@@ -47,9 +47,7 @@ def find_hands_at(picture: Image.Image, confidences: Sequence[float], *, max_num
     Raises:
         UserError: as `find_hands`.
     """
-    return _backend(hand_detector()).find_hands_at(
-        picture.convert("RGB"), confidences, max_num_hands
-    )
+    return _backend(hand_detector()).find_hands_at(picture.convert("RGB"), confidences, max_num_hands)
 
 
 def hand_detector() -> str:

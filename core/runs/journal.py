@@ -16,9 +16,9 @@ from core.runs.files import write_lines, write_text
 from core.runs.run import Run
 
 
-def list_run(output: Path, settings: dict[str, Any], *, what: str) -> Run:
+def list_run(output: Path, settings: dict[str, Any], *, what: str, flag: str = "--data_root") -> Run:
     """The run that makes the list `output`; its record lies beside it."""
-    return Run(output.with_suffix(".json"), settings, what=what, owns_folder=False, flag="--data_root")
+    return Run(output.with_suffix(".json"), settings, what=what, owns_folder=False, flag=flag)
 
 
 def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
