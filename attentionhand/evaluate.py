@@ -2,10 +2,10 @@
 
 Prints the share of pictures with a hand, the mean landmark error as a share of the hand's size, and PCK (the share of
 joints within 10 % and 20 % of it; a picture without a hand counts as all wrong), each with a 95 % interval. --shuffle
-compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, -H and HAND-CONF
-come from cal_fid.py, cal_kid.py and hand_confidence.py.
+compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, FID-H, KID-H,
+HAND-CONF come from cal_fid.py, cal_kid.py and hand_confidence.py.
 
---export writes the pictures whose error is below --threshold with their joints, to train 3D hand reconstruction.
+--export writes the pictures whose error is at most --threshold with their joints, to train 3D hand reconstruction.
 
 Examples:
   python -m attentionhand.evaluate --labels meshes/joints.npz --image_size 64 --image_folder results/attentionhand
@@ -24,7 +24,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
 
-from attentionhand.runs import PICTURES, finished_training, weights_fingerprint
+from attentionhand.runs import PICTURES, weights_fingerprint
 from core.hands.detection import Hand, find_hands
 from core.metrics.intervals import bootstrap_interval
 from core.metrics.options import resamples
@@ -32,7 +32,7 @@ from core.runs.command_line import argument_parser, command_line, finite_float, 
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_folder, check_outputs, check_writable, write_json
 from core.runs.photos import list_photos, map_photos
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import read_record, refuse_unfinished
 
 IMAGE_SIZE = 512  # pixels a side, where neither the label file nor --image_size says it
@@ -87,7 +87,7 @@ def main(argv=None) -> None:
 
 
 def check_pictures(folder: Path) -> None:
-    """Refuse pictures of an unfinished attentionhand.inference, or of weights that have changed since.
+    """Refuse pictures of an unfinished attentionhand.inference; say where their weights have changed since.
 
     Raises:
         UserError
@@ -97,10 +97,8 @@ def check_pictures(folder: Path) -> None:
         return
     refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
     weights = Path(str(record.facts.get("weights")))
-    if weights.exists():
-        finished_training(weights)
-        if weights_fingerprint(weights) != record.settings.get("weights"):
-            raise UserError(f"{folder}: {weights} has changed since these pictures were drawn; draw them anew")
+    if weights.exists() and weights_fingerprint(weights) != record.settings.get("weights"):
+        say(f"warning: {weights} has changed since {folder} was drawn")
 
 
 def load_labels(path: Path, image_size: int | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -227,7 +225,7 @@ def export(
             shutil.copyfile(pictures[number], folder / "images" / name)
         np.savez(folder / "joints.npz", **{**arrays, "image": np.array(names), "error": errors[accepted]})
         write_json(folder / "export.json", {"accepted": len(accepted), "of": len(pictures), "threshold": threshold})
-    say(f"{target}: {len(accepted)} of {len(pictures)} pictures accepted")
+    say(f"{target}: {len(accepted)} of {counted(len(pictures), 'picture')} accepted")
 
 
 if __name__ == "__main__":

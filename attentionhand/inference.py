@@ -5,7 +5,8 @@ by the same command: it draws the pairs that are missing.
 
 Examples:
   python -m attentionhand.inference --weights output/attentionhand
-  python -m attentionhand.inference --weights weights/attentionhand.ckpt --sample_path samples/modalities.json
+  python -m attentionhand.inference --weights weights/attentionhand.ckpt \\
+      --sample_path attentionhand/samples/modalities.json
 """
 
 import argparse
@@ -24,7 +25,7 @@ from core.diffusion.options import add_generation_options, add_model_options
 from core.runs.command_line import argument_parser, command_line, finite_float, plain_arguments, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable
-from core.runs.processes import from_main_process, is_main_process, progress, say, start_processes
+from core.runs.processes import counted, from_main_process, is_main_process, progress, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 from core.runs.software import software
@@ -174,7 +175,7 @@ def main(argv=None) -> None:
                 args.output_dir / SHEET,
             )
             run.finish(**facts)
-        say(f"{args.output_dir}: pictures for {len(samples)} meshes, {len(missing)} of them drawn now")
+        say(f"{args.output_dir}: pictures of {counted(len(samples), 'sample')}, {len(missing)} of them drawn now")
 
 
 def check_trained_alike(weights: Path, only_mid_control: bool) -> None:

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "data" / "hands"
 REAL = ROOT.parent / "shared" / "data"
 CONFIDENCES, MAX_NUM_HANDS = (0.0, 0.5), (1, 2)
-# Sizes at which positions lie half-way between two of OpenCV's steps, and where numpy.linalg in place of OpenCV's way to
-# its matrix rounds 15 to 26 % of them to the other side.
+# Sizes at which positions lie half-way between two of OpenCV's steps, and where numpy.linalg in place of OpenCV's
+# way to its matrix rounds 15 to 26 % of them to the other side.
 HALF_STEPS = ((178, 315), (181, 357), (166, 273), (208, 399), (364, 399), (235, 399))
 
 

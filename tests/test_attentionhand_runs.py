@@ -13,7 +13,7 @@ from conftest import TWO_PROCESSES, error_of, files_under, pixels, run_script, s
 from attentionhand import checkpoints, evaluate, inference, train, training
 from attentionhand.visual_attention import new_stage
 from core.runs.errors import UserError
-from core.runs.run import Run
+from core.runs.run import Run, warn_of_small_disk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EVERY_STEP = ("--checkpointing_steps", 1)
@@ -124,7 +124,9 @@ def test_extended_and_interrupted(
     compare = ["--labels", str(labels), "--image_folder", str(pictures)]
     assert message in error_of(evaluate.main, compare, capsys)
     shorter = train_args(attention_samples, attention_model, run, *LATEST)
-    assert "checkpoint-5: has made 5 steps already, but only 4 are asked for" in error_of(train.main, shorter, capsys)
+    assert "checkpoint-5: made after 5 steps, which is more than the 4 asked for" in error_of(
+        train.main, shorter, capsys
+    )
     train.main(extend)
     assert f"resuming from {run / 'checkpoints' / 'checkpoint-5'}" in capsys.readouterr().out
     assert same_run(run, six_steps)
@@ -188,6 +190,29 @@ def test_a_full_disk_costs_no_run(finished, attention_samples, attention_model, 
     assert "checkpoint-2: not saved, disk too full" in printed and "checkpoint-4: not saved" in printed
     assert "step_000004.png: not saved ([Errno 28] No space left on device); the run continues" in printed
     assert same_run(run, finished) and list((run / "checkpoints").iterdir()) == []
+
+
+def test_a_full_disk_at_the_end(attention_samples, attention_model, tmp_path, monkeypatch, capsys):
+    """One line, and the run is resumed once there is space."""
+    run = tmp_path / "run"
+    more = ("--max_train_steps", 1, "--checkpointing_steps", 1)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_weights", full)
+        message = error_of(train.main, train_args(attention_samples, attention_model, run, *more), capsys)
+    assert message == (
+        f"{run}: can't save the model ([Errno 28] No space left on device); free some space and start again "
+        "with --resume_from_checkpoint latest"
+    )
+    assert json.loads((run / "attentionhand.json").read_text())["status"] == "unfinished"
+    train.main(train_args(attention_samples, attention_model, run, *more, *LATEST))
+    assert (run / "config.json").is_file()
+    capsys.readouterr()
+    warn_of_small_disk(run, 1e18)
+    assert "the next checkpoint and the finished model need 1000000000.0 GB; free" in capsys.readouterr().out
 
 
 def test_a_folder_is_a_controlnet_only_when_whole(attention_samples, attention_model, tmp_path, monkeypatch):
@@ -289,7 +314,7 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     assert first.shape == (SIZE, SIZE, 3)
     (pictures / "result_003_1.png").unlink()
     inference.main(arguments)
-    assert "pictures for 6 meshes, 1 of them drawn now" in capsys.readouterr().out
+    assert "pictures of 6 samples, 1 of them drawn now" in capsys.readouterr().out
     assert (pixels(pictures / "result_003_1.png") == first).all()
     inference.main(arguments)
     assert f"{pictures}: already finished with these settings" in capsys.readouterr().out

@@ -206,6 +206,16 @@ def test_a_palm_without_area_ends_the_search():
     assert hand_graph.find_hand(np.zeros((9, 9, 3), np.uint8), Region(4, 4, 0, 0)) is None
 
 
+def test_candidates_of_negative_size_are_left_out(monkeypatch):
+    raw, logits = np.zeros((2016, 18), np.float32), np.zeros((2016, 1), np.float32)
+    raw[:, 2:4] = 10
+    raw[5, 2] = -1
+    logits[5], logits[6] = 9, 1000
+    monkeypatch.setattr(hand_graph, "_model", {"palm_detection_full.tflite": lambda picture: [raw, logits]}.get)
+    found = find_palms(np.zeros((10, 10, 3), np.uint8))
+    assert len(found.scores) == len(found.points) == 2015 and list(found.scores[5:7]) == [1, 0.5]
+
+
 def test_region_around_a_palm():
     region = hand_region(np.array(palm(50, 80)))
     assert np.allclose(region, (50, 70, 52, 0))  # 2.6 palms wide, moved half a palm to the fingers
@@ -213,6 +223,8 @@ def test_region_around_a_palm():
     assert np.allclose(lying, (60, 80, 52, np.pi / 2))
     wide = hand_region(np.array([(40, 70), (70, 90), (55, 90), (55, 70)]))
     assert np.allclose(wide, (55, 70, 78, 0))  # the longer side; moved by half the height
+    tall = hand_region(np.array([(40, 60), (60, 90), (50, 90), (50, 60)]))
+    assert np.allclose(tall, (50, 60, 78, 0))
 
 
 def test_of_regions_that_overlap_the_less_sure_stays():

@@ -1,7 +1,7 @@
 """Hands in pictures, as the papers' MediaPipe 0.10.21 finds them (`solutions.hands`, static image mode).
 
 Two backends find the same hands. `litert`, the default, runs MediaPipe's two models by LiteRT with its graph's rules in
-numpy: on every Python, and about four times as fast. `mediapipe` is the original, where it is installed (Python 3.10 to
+numpy: on every Python, and in a third of the time. `mediapipe` is the original, where it is installed (Python 3.10 to
 3.12, numpy 1): the reference that tests and `benchmarks/hands.py` compare with. HAND_DETECTOR=litert|mediapipe chooses.
 """
 

@@ -82,14 +82,14 @@ def _end_with_parent() -> None:
 
 
 def start_accelerator(
-    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None, tracker: str = "train"
+    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None
 ) -> "Accelerator":
-    """accelerate's choice of device, precision and processes for a training script, with its tracker started.
+    """accelerate's choice of device, precision and processes for a training script.
 
     Args:
         mixed_precision: "no", "fp16" or "bf16".
-        report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs.
-        tracker: the tracker's name for the project.
+        report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs. The
+            caller starts it by `init_trackers`, once the folder is its own.
 
     Raises:
         UserError: a tracker that is not there, fp16 on the CPU, fewer processes than were asked for.
@@ -108,8 +108,6 @@ def start_accelerator(
     )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
-    if report_to:
-        accelerator.init_trackers(tracker)
     return accelerator
 
 
