@@ -33,7 +33,7 @@ from core.runs.command_line import (
 )
 from core.runs.errors import UserError
 from core.runs.files import check_outputs, check_writable
-from core.runs.processes import counted, progress, say, start_accelerator
+from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
 from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
 
@@ -74,6 +74,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         choices=("words", "released"),
         default="words",
         help="excite the hand words, or the tokens that the released code takes",
+    )
+    add(
+        "--tas_verbs",
+        choices=("ending", "nltk"),
+        default="ending",
+        help="verbs to excite: words ending in -ing but for known nouns, or NLTK's VBG as released",
     )
     add(
         "--local_view",
@@ -129,7 +135,7 @@ def main(argv=None) -> None:
         "resume_path": weights_fingerprint(args.resume_path) if args.resume_path else None,
         "global_batch_size": batch_size,
         "samples": len(samples),
-        "data_sha256": content_hash(samples),
+        "data_sha256": from_main_process(content_hash, samples),
     }
     facts = {
         "steps": steps,
@@ -158,12 +164,15 @@ def main(argv=None) -> None:
                 )
             say(f"{run.folder}: no checkpoint yet; starting anew")
         accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
-        check_views(samples, args.resolution)
+        if checkpoint is None and accelerator.is_main_process:  # a run that is resumed has been checked
+            check_views(samples, args.resolution)
 
         from accelerate.utils import send_to_device
 
         from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
-        from attentionhand.text_attention import excite_views, excited_positions, warn_of_texts
+        from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
+        from attentionhand.hand_words import excited_positions, warn_of_texts
+        from attentionhand.text_attention import excite_views
         from attentionhand.training import decoder_of, make_optimizer, share_gradients, text_attention_unet, validate
         from attentionhand.visual_attention import attentionhand_loss, draw_noise, new_stage, noisy_views
         from attentionhand.weights import load_decoder, load_stage
@@ -194,12 +203,13 @@ def main(argv=None) -> None:
         own_unet = pipe.unet if decoder or has_own_unet else None  # saved with the stage
         tas_unet = None if args.no_tas else text_attention_unet(args.tas_model, pipe)
 
-        # Texts: their embeddings, and the tokens to excite.
+        # Texts: their embeddings, on disk.
         texts = [sample.text for sample in samples]
-        embeds, negative_embeds = encode_texts(pipe, texts, device), encode_texts(pipe, [""], device)
-        global_positions, local_positions = excited_positions(pipe.tokenizer, texts, args.tas_tokens)
-        if not args.no_tas:
-            warn_of_texts(pipe.tokenizer, texts)
+        file = write_embeddings(pipe, texts, args.output_dir, device)
+        accelerator.wait_for_everyone()
+        embeds, negative_embeds = open_embeddings(file, texts), encode_texts(pipe, [""], device, desc=None)
+        if not args.no_tas and accelerator.is_main_process:
+            warn_of_texts(pipe.tokenizer, distinct(texts)[0], args.tas_verbs)
 
         # Optimizer, and the step to start at.
         for model in filter(None, (stage, pipe.unet, pipe.vae, tas_unet)):
@@ -241,7 +251,8 @@ def main(argv=None) -> None:
             rows = pair.index.tolist()
             pair, prompt_embeds = send_to_device(pair, device), embeds[rows].to(device)
             noise = draw_noise(args.seed, step, shape, own, device)
-            positions = [global_positions[row] for row in rows], [local_positions[row] for row in rows]
+            own_texts = [texts[row] for row in rows]
+            positions = excited_positions(pipe.tokenizer, own_texts, args.tas_tokens, args.tas_verbs)
             with accelerator.autocast():
                 views = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=args.local_view)
                 if tas_unet is not None:
@@ -273,7 +284,7 @@ def main(argv=None) -> None:
                     pipe,
                     stage,
                     samples[:VALIDATION_SAMPLES],
-                    embeds[:VALIDATION_SAMPLES],
+                    embeds[range(min(VALIDATION_SAMPLES, len(samples)))],
                     negative_embeds,
                     resolution=args.resolution,
                     seed=args.seed,
@@ -284,6 +295,7 @@ def main(argv=None) -> None:
 
         if accelerator.is_main_process:
             save_finished(args.output_dir, pipe, stage, own_unet, losses, args.save_single_file)
+            remove_embeddings(args.output_dir)
             run.finish(**facts)
             say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")
         accelerator.wait_for_everyone()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +15,8 @@ from core.runs.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+
+Result = TypeVar("Result")
 
 
 def cpu_count() -> int:
@@ -144,6 +146,14 @@ def check_all_processes_started() -> None:
             "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
             "to get all of them on the CPU"
         )
+
+
+def from_main_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function(*arguments)` returns, computed by the main process alone and sent to all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    shared = [function(*arguments) if is_main_process() else None]
+    return broadcast_object_list(shared)[0]
 
 
 def leave_process_group() -> None:
