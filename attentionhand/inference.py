@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/inference.py`
 
-from attentionhand.runs import PICTURES, finished_training, model_identity, weights_fingerprint
+from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, model_identity, weights_fingerprint
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_generation_options, add_model_options
 from core.runs.command_line import argument_parser, command_line, finite_float, plain_arguments, positive_int
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 # Samples, texts and weights count by their content; the size of a batch changes pictures by rounding only.
 NOT_SETTINGS = {"output_dir", "sample_path", "weights", "texts", "batch_size"}
 SHEET, SHEET_ROWS, SHEET_COLUMNS = "sheet.png", 50, 8
-LIST = "pictures.jsonl"
 
 
 class Picture(NamedTuple):
@@ -196,7 +195,7 @@ def main(argv=None) -> None:
         processes.wait_for_everyone()
 
         if is_main_process():
-            write_lines(args.output_dir / LIST, [json.dumps(entry_of(picture)) for picture in pictures])
+            write_lines(args.output_dir / PICTURE_LIST, [json.dumps(entry_of(picture)) for picture in pictures])
             save_png(sheet_of(samples, pictures, args.resolution), args.output_dir / SHEET)
             run.finish(**facts)
         total, labels = counted(len(pictures), "picture"), counted(len(samples), "label")
@@ -255,7 +254,7 @@ def list_of_pictures(
 
 
 def entry_of(picture: Picture) -> dict[str, str | int]:
-    """A line of pictures.jsonl."""
+    """A line of the list of pictures."""
     return {"file": picture.path.name, "label": picture.label, "text": picture.text}
 
 
