@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python atte
 
 from attentionhand.known_labels import KnownLabels, label_indices, load_labels
 from attentionhand.label_errors import PCK_LEVELS, FoundHands, HandErrors, find_all, hand_errors, share_within
-from attentionhand.runs import PICTURE_LIST, PICTURES, weights_fingerprint
+from attentionhand.runs import PICTURE_LIST, PICTURES, identity_of_weights
 from core.diffusion.pretrained import check_available_model, check_model, load_clip
 from core.metrics.clip import clip_embeddings
 from core.metrics.equations import hand_confidence
@@ -142,9 +142,9 @@ def check_pictures(folder: Path) -> None:
     if record is None:
         return
     refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
-    weights = Path(str(record.facts.get("weights")))
-    if weights.exists() and weights_fingerprint(weights) != record.settings.get("weights"):
-        say(f"warning: {weights} has changed since {folder} was drawn")
+    weights = [Path(str(path)) for path in record.facts.get("weights") or []]
+    if all(path.exists() for path in weights) and identity_of_weights(weights) != record.settings.get("weights"):
+        say(f"warning: {' or '.join(map(str, weights))} has changed since {folder} was drawn")
 
 
 def texts_of_pictures(folder: Path, pictures: Sequence[Path]) -> list[str]:

@@ -20,7 +20,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
-from attentionhand.runs import STAGE_FILE, TRAINING, finished_training, model_identity, steps_of, weights_fingerprint
+from attentionhand.runs import (
+    LOSS_COLUMNS,
+    STAGE_FILE,
+    TRAINING,
+    finished_training,
+    model_identity,
+    steps_of,
+    weights_fingerprint,
+)
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_model_options, add_training_options
 from core.runs.command_line import (
@@ -60,6 +68,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--train_batch_size", type=positive_int, default=1, help="samples a step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
     add("--num_train_epochs", type=positive_int, default=10, help="passes over the data")
+    add(
+        "--control",
+        choices=("controlnet", "t2i_adapter"),
+        default="controlnet",
+        help="what is trained: the paper's stage, or for comparison diffusers' T2I-Adapter",
+    )
     add("--sd_unlocked", action="store_true", help="also train the UNet's decoder")
     add("--only_mid_control", action="store_true", help="control the UNet's middle block only")
     add("--no_tas", action="store_true", help="leave the text attention stage out")
@@ -83,9 +97,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add(
         "--local_view",
-        choices=("paper", "released", "none"),
+        choices=("paper", "released", "none", "only"),
         default="paper",
-        help="paper: noise the local view's own latents; released: the global latents; none: no local loss",
+        help="paper: noise the local view's own latents; released: the global latents; none: no local loss; only: no "
+        "global loss",
     )
     add_training_options(parser, seed_of="first weights, order, noise and timesteps")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
@@ -107,6 +122,12 @@ def main(argv=None) -> None:
         check_model_path(args.tas_model, None, None)
     if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+    if args.control == "t2i_adapter" and (
+        args.only_mid_control or args.save_single_file or args.gradient_checkpointing
+    ):
+        raise UserError(
+            "--control t2i_adapter goes without --only_mid_control, --save_single_file and --gradient_checkpointing"
+        )
     if args.resume_path:
         if not args.resume_path.exists():
             raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
@@ -168,7 +189,9 @@ def main(argv=None) -> None:
             check_views(samples, args.resolution)
 
         from accelerate.utils import send_to_device
+        from diffusers import T2IAdapter
 
+        from attentionhand.adapter import new_adapter
         from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
         from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
         from attentionhand.hand_words import excited_positions, warn_of_texts
@@ -192,8 +215,11 @@ def main(argv=None) -> None:
         if args.resume_path:
             stage = load_stage(args.resume_path, pipe)
             has_own_unet = load_decoder(args.resume_path, pipe)
+            if isinstance(stage, T2IAdapter) != (args.control == "t2i_adapter"):
+                raise UserError(f"{args.resume_path}: not the weights of a {args.control} (--control)")
         else:
-            stage, has_own_unet = new_stage(pipe.unet, pipe.vae, args.seed), False
+            new = new_adapter if args.control == "t2i_adapter" else new_stage
+            stage, has_own_unet = new(pipe.unet, pipe.vae, args.seed), False
         stage.train().requires_grad_(True)
         if args.gradient_checkpointing:
             stage.enable_gradient_checkpointing()
@@ -265,14 +291,14 @@ def main(argv=None) -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-            logged = {"global_loss": accelerator.reduce(loss.global_view.detach(), "mean").item()}
-            if loss.local_view is not None:
-                logged["local_loss"] = accelerator.reduce(loss.local_view.detach(), "mean").item()
+            values = [one.detach() for one in (loss.global_view, loss.local_view) if one is not None]
+            names = ["local_loss"] if args.local_view == "only" else ["global_loss", "local_loss"]
+            logged = {name: accelerator.reduce(value, "mean").item() for name, value in zip(names, values)}
             if not all(map(math.isfinite, logged.values())):
                 raise UserError(
                     f"the loss became {logged} at step {step}; lower --learning_rate, or use bf16, not fp16"
                 )
-            losses.append([step, logged["global_loss"], logged.get("local_loss", "")])
+            losses.append([step, *(logged.get(name, "") for name in LOSS_COLUMNS[1:])])
             bar.set_postfix(loss=f"{sum(logged.values()) / len(logged):.4f}")
             accelerator.log(logged, step=step)
 
@@ -297,7 +323,7 @@ def main(argv=None) -> None:
             save_finished(args.output_dir, pipe, stage, own_unet, losses, args.save_single_file)
             remove_embeddings(args.output_dir)
             run.finish(**facts)
-            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")
+            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with {type(stage).__name__}.from_pretrained")
         accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from torchvision.transforms.functional import to_pil_image
 
 from attentionhand.data import Sample, views
@@ -68,7 +69,7 @@ def share_gradients(accelerator: Accelerator, parameters: Sequence[torch.nn.Para
 def validate(
     path: Path,
     pipe: StableDiffusionPipeline,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     samples: Sequence[Sample],
     prompt_embeds: torch.Tensor,
     negative_prompt_embeds: torch.Tensor,
@@ -85,6 +86,7 @@ def validate(
     wholes = [views(sample, resolution)[0] for sample in samples]
     meshes, photos = [whole.mesh for whole in wholes], [whole.rgb for whole in wholes if whole.rgb is not None]
     noise = start_noise(seed, (len(samples), *latent_shape(pipe, resolution)[1:]))
+    options: dict[str, Any] = {"only_mid_control": only_mid_control} if isinstance(stage, ControlNetModel) else {}
     stage.eval()
     generated = draw(
         pipe,
@@ -94,7 +96,7 @@ def validate(
         torch.stack(meshes),
         noise,
         num_inference_steps=VALIDATION_STEPS,
-        only_mid_control=only_mid_control,
+        **options,
     )
     stage.train()
     rows = [
