@@ -16,7 +16,6 @@ Examples:
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -41,7 +40,15 @@ from core.metrics.scores import NO_SCORE, Score, distances_of_folders
 from core.metrics.table import score_text
 from core.runs.command_line import argument_parser, command_line, finite_float, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_outputs, check_writable, read_lines, write_json, write_lines
+from core.runs.files import (
+    atomic_folder,
+    check_outputs,
+    check_writable,
+    nan_to_none,
+    read_lines,
+    write_json,
+    write_lines,
+)
 from core.runs.photos import map_photos
 from core.runs.processes import counted, say, workers_a_process
 from core.runs.run import read_record, refuse_unfinished
@@ -104,8 +111,7 @@ def main(argv=None) -> None:
         say(f"{name}: {score_text(name, score)}")
     if args.json:
         facts = {"pictures": len(pictures), "labels": str(args.labels), "shuffled": args.shuffle}
-        plain = {name: [None if math.isnan(one) else one for one in score] for name, score in scores.items()}
-        write_json(args.json, {"scores": plain, **facts})
+        write_json(args.json, nan_to_none({"scores": scores, **facts}))
     if args.export:
         export(args.export, pictures, indices, errors, labels.arrays, threshold=args.threshold)
 

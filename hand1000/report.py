@@ -4,7 +4,6 @@ table.md, table.csv, table.tex, results.json, grid.png (real photo, base and Han
 losses.png, report.html.
 """
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from core.metrics import table
 from core.metrics.scores import METRICS, REAL, Score
 from core.metrics.table import TableRow
 from core.runs import page
-from core.runs.files import atomic_file, write_json, write_text
+from core.runs.files import atomic_file, nan_to_none, write_json, write_text
 from core.runs.photos import list_photos
 from core.runs.processes import counted, say
 from core.runs.run import read_losses
@@ -75,15 +74,6 @@ def write_results(experiment: Experiment, results: Results, settings: dict[str, 
     facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "stages": steps}
     content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": cells}
     write_json(experiment.output_dir / "results.json", nan_to_none(content))
-
-
-def nan_to_none(content: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(content, dict):
-        return {key: nan_to_none(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [nan_to_none(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 # The table
