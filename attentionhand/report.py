@@ -63,9 +63,9 @@ def write_report(experiment: Experiment, settings: dict[str, Any]) -> None:
     folder = experiment.output_dir
     results = {(cell.seed, cell.row.folder): experiment.scores_of(cell) for cell in experiment.cells()}
     rows = table_rows(experiment, results)
-    tables = tables_of(rows)
-    text = "\n".join(table.markdown(lines) + (f"\n{note}\n" if note else "") for _, lines, _, note in tables)
-    text += f"\n{note_of(experiment)}\n"
+    tables = tables_of(rows, note_of(experiment))
+    parts = [(f"## {heading}", table.markdown(lines).rstrip("\n"), note) for heading, lines, _, note in tables]
+    text = "\n\n".join(part for named in parts for part in named if part) + "\n"
     write_text(folder / "table.md", text)
     write_text(folder / "table.tex", "\n".join(table.latex(lines, labels) for _, lines, labels, _ in tables))
     table.write_csv(folder / "table.csv", LABELS, list(rows.values()))
@@ -107,11 +107,15 @@ def table_rows(experiment: Experiment, results: Results) -> dict[str, TableRow]:
 NamedTable = tuple[str, list[list[table.Cell]], int, str]  # heading, lines, columns of labels, note
 
 
-def tables_of(rows: dict[str, TableRow]) -> list[NamedTable]:
-    """Ours and the paper's, of the methods and, where they were run, of the views."""
+def tables_of(rows: dict[str, TableRow], note: str) -> list[NamedTable]:
+    """Ours and the paper's, of the methods and, where they were run, of the views.
+
+    Args:
+        note: how to read ours.
+    """
     methods = lines_of(rows, {name: row.labels for name, row in rows.items()}, LABELS)
     tables = [
-        ("Text-to-hand image generation", methods, len(LABELS), ""),
+        ("Text-to-hand image generation", methods, len(LABELS), note),
         ("The same in the paper", published_methods(), len(LABELS), PAPER_NOTE),
     ]
     if any(row in rows for row in VIEWS_WANTED):
@@ -154,9 +158,9 @@ def note_of(experiment: Experiment) -> str:
         )
     return (
         f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals over the labels in "
-        f"brackets; with fewer than 10 pictures there is no interval for FID and KID. {table.MARKS_NOTE} The real "
-        "photos are those of the test: what MediaPipe finds in them is the goal; they are not compared with "
-        f"themselves. Landmark errors and PCK are in hand sizes. {extractor}"
+        "brackets; with fewer than 10 pictures, or crops of hands, FID and KID have no interval. "
+        f"{table.MARKS_NOTE} The real photos are those of the test: what MediaPipe finds in them is the goal; they are "
+        f"not compared with themselves. Landmark errors and PCK are in hand sizes. {extractor}"
     )
 
 
@@ -209,16 +213,16 @@ def save_loss_curves(experiment: Experiment) -> None:
 def report_page(experiment: Experiment, tables: Sequence[NamedTable]) -> str:
     """report.html: every picture is inside it, nothing is fetched."""
     folder, steps = experiment.output_dir, experiment.steps()
-    parts = [page.paragraph(note_of(experiment))]
+    parts = []
     for heading, lines, labels, note in tables:
         parts += [page.heading(heading), page.table(lines, labels), *([page.paragraph(note)] if note else [])]
     parts += [
         page.heading("What was done"),
         page.facts(settings_of(experiment)),
         page.heading("The same labels, drawn by every row"),
-        page.picture(folder / "grid.png", "Mesh image and photo of labels of the test, and what each row draws"),
+        page.wide_picture(folder / "grid.png", "Mesh image and photo of labels of the test, and what each row draws"),
         page.heading("Losses"),
-        page.picture(folder / "losses.png", "Running means of the noise losses of the views that are trained on"),
+        page.wide_picture(folder / "losses.png", "Running means of the noise losses of the views that are trained on"),
         page.heading("Cost of the steps"),
         page.cost_tables(costs(experiment.records, steps)),
         page.details("the commands", page.commands([step.command() for step in steps if step.script])),

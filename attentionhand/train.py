@@ -51,6 +51,7 @@ from core.runs.software import software
 NOT_SETTINGS = {
     *("data_dir", "output_dir", "num_workers", "gradient_checkpointing", "report_to", "save_single_file"),
     *("max_train_steps", "num_train_epochs", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
+    "logging_steps",
     "resume_from_checkpoint",
 }
 VALIDATION_SAMPLES = 4
@@ -84,6 +85,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--tas_steps", type=positive_int, default=50, help="gradient steps of the text attention stage")
     add(
+        "--tas_every", type=positive_int, default=1, help="training steps to the next one with the text attention stage"
+    )
+    add(
         "--tas_tokens",
         choices=("words", "released"),
         default="words",
@@ -103,7 +107,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         "global loss",
     )
     add_training_options(parser, seed_of="first weights, order, noise and timesteps")
+    add("--allow_tf32", action="store_true", help="faster float32 on recent GPUs with fewer digits, also in TAS")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
+    add("--logging_steps", type=positive_int, default=10, help="training steps between looks at the losses")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
     add(
@@ -188,6 +194,7 @@ def main(argv=None) -> None:
         if checkpoint is None and accelerator.is_main_process:  # a run that is resumed has been checked
             check_views(samples, args.resolution)
 
+        import torch
         from accelerate.utils import send_to_device
         from diffusers import T2IAdapter
 
@@ -196,13 +203,23 @@ def main(argv=None) -> None:
         from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
         from attentionhand.hand_words import excited_positions, warn_of_texts
         from attentionhand.text_attention import excite_views
-        from attentionhand.training import decoder_of, make_optimizer, share_gradients, text_attention_unet, validate
-        from attentionhand.visual_attention import attentionhand_loss, draw_noise, new_stage, noisy_views
+        from attentionhand.training import (
+            decoder_checkpointing,
+            decoder_of,
+            make_optimizer,
+            share_gradients,
+            text_attention_unet,
+            validate,
+        )
+        from attentionhand.visual_attention import draw_noise, new_stage, noisy_views, view_loss
         from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import training_scheduler
         from core.diffusion.single_file import check_convertible
         from core.diffusion.stable_diffusion import load_stable_diffusion
+
+        if args.allow_tf32:
+            torch.backends.cuda.matmul.allow_tf32 = True  # convolutions may use it anyhow
 
         # Networks: the stage is trained, with --sd_unlocked the UNet's decoder too; all else is frozen.
         device = accelerator.device
@@ -272,6 +289,8 @@ def main(argv=None) -> None:
             num_workers=args.num_workers,
         )
         noise_scheduler = training_scheduler(pipe)
+        columns = ["local_loss"] if args.local_view == "only" else list(LOSS_COLUMNS[1:])
+        waiting: list[torch.Tensor] = []  # the losses of the last steps, still on the device
         bar = progress(batches, total=steps, initial=start, desc="Training", unit="step")
         for step, pair in enumerate(bar, start=start):
             rows = pair.index.tolist()
@@ -281,30 +300,39 @@ def main(argv=None) -> None:
             positions = excited_positions(pipe.tokenizer, own_texts, args.tas_tokens, args.tas_verbs)
             with accelerator.autocast():
                 views = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=args.local_view)
-                if tas_unet is not None:
+                if tas_unet is not None and step % args.tas_every == 0:
                     views = excite_views(tas_unet, views, noise.timesteps, prompt_embeds, steps=args.tas_steps)
-                loss = attentionhand_loss(
-                    pipe.unet, stage, noise.timesteps, prompt_embeds, *views, only_mid_control=args.only_mid_control
-                )
-            accelerator.backward(loss.total)
+            view_losses = []
+            for view in views:  # one after the other: the same gradient for half the memory
+                with accelerator.autocast(), decoder_checkpointing(pipe.unet, args.gradient_checkpointing):
+                    loss = view_loss(
+                        pipe.unet, stage, noise.timesteps, prompt_embeds, view, only_mid_control=args.only_mid_control
+                    )
+                accelerator.backward(loss / len(views))
+                view_losses.append(loss.detach())
             share_gradients(accelerator, parameters)
             optimizer.step()
             optimizer.zero_grad()
 
-            values = [one.detach() for one in (loss.global_view, loss.local_view) if one is not None]
-            names = ["local_loss"] if args.local_view == "only" else ["global_loss", "local_loss"]
-            logged = {name: accelerator.reduce(value, "mean").item() for name, value in zip(names, values)}
-            if not all(map(math.isfinite, logged.values())):
-                raise UserError(
-                    f"the loss became {logged} at step {step}; lower --learning_rate, or use bf16, not fp16"
-                )
-            losses.append([step, *(logged.get(name, "") for name in LOSS_COLUMNS[1:])])
-            bar.set_postfix(loss=f"{sum(logged.values()) / len(logged):.4f}")
-            accelerator.log(logged, step=step)
-
             done, is_last = step + 1, step + 1 == steps
+            waiting.append(torch.stack(view_losses))
+            pictures_due, checkpoint_due = (
+                is_due(every, done, is_last) for every in (args.validation_steps, args.checkpointing_steps)
+            )
+            if pictures_due or checkpoint_due or is_due(args.logging_steps, done, is_last):
+                values = accelerator.reduce(torch.stack(waiting), "mean").tolist()
+                for number, row in enumerate(values, start=done - len(waiting)):
+                    logged = dict(zip(columns, row))
+                    if not all(map(math.isfinite, row)):
+                        raise UserError(
+                            f"the loss became {logged} at step {number}; lower --learning_rate, or use bf16, not fp16"
+                        )
+                    losses.append([number, *(logged.get(name, "") for name in LOSS_COLUMNS[1:])])
+                    accelerator.log(logged, step=number)
+                bar.set_postfix(loss=f"{sum(values[-1]) / len(values[-1]):.4f}")
+                waiting.clear()
             # The pictures come before the checkpoint: a run that is killed in between draws them again.
-            if accelerator.is_main_process and is_due(args.validation_steps, done, is_last):
+            if accelerator.is_main_process and pictures_due:
                 validate(
                     args.output_dir / "validation" / f"step_{done:06}.png",
                     pipe,
@@ -316,7 +344,7 @@ def main(argv=None) -> None:
                     seed=args.seed,
                     only_mid_control=args.only_mid_control,
                 )
-            if accelerator.is_main_process and is_due(args.checkpointing_steps, done, is_last):
+            if accelerator.is_main_process and checkpoint_due:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:

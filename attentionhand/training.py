@@ -1,6 +1,7 @@
 """What a training of AttentionHand is made of beside its loss: networks, optimizer, gradients, validation pictures."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,30 @@ def make_optimizer(
 
 
 def share_gradients(accelerator: Accelerator, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """The mean of all processes' gradients: two views go through the same weights, which DDP's hooks do not take."""
+    """The mean of all processes' gradients in one go: the views share their weights, which DDP's hooks do not take."""
     if accelerator.num_processes > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+
+@contextlib.contextmanager
+def decoder_checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
+    """During the block, if `wanted`, the UNet's way up computes its activations again for the gradient.
+
+    Only there: the text attention stage stops in the middle of a UNet that may be the same.
+    """
+    if wanted:
+        unet.enable_gradient_checkpointing()
+        for module in (*unet.down_blocks.modules(), *unet.mid_block.modules()):
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        if wanted:
+            unet.disable_gradient_checkpointing()
 
 
 def validate(

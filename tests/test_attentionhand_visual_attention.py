@@ -25,6 +25,7 @@ from attentionhand.adapter import new_adapter
 from attentionhand.hand_words import excited_positions
 from attentionhand.sampling import adapted_denoiser, controlled_denoiser
 from attentionhand.text_attention import excite_views
+from attentionhand.training import decoder_checkpointing
 from attentionhand.visual_attention import (
     NoisyView,
     attentionhand_loss,
@@ -34,6 +35,7 @@ from attentionhand.visual_attention import (
     new_stage,
     noisy_views,
     predicted_noise,
+    view_loss,
 )
 from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler, derived_seed, training_scheduler
@@ -192,6 +194,28 @@ def test_the_loss_is_half_and_half_and_the_mean_over_the_batch(attention_pipe):
     assert both.global_view.item() == alone.total.item() == pytest.approx(np.mean(single), abs=1e-6)
     assert both.total.item() == pytest.approx((both.global_view + both.local_view).item() / 2, abs=1e-7)
     assert alone.local_view is None
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_views_one_after_the_other_have_the_gradient_of_the_sum(attention_pipe, checkpointing):
+    """Also where the decoder's activations are computed again; the UNet is left as it was."""
+    latents, timesteps, embeds, positions = inputs(attention_pipe)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    views = [NoisyView(latents, random_mesh(), noise, positions), NoisyView(latents.flip(0), random_mesh(), noise, [])]
+    stage, gradients = trained_stage(attention_pipe).requires_grad_(True), []
+    for in_turn in (False, True):
+        stage.zero_grad()
+        if in_turn:
+            for view in views:
+                with decoder_checkpointing(attention_pipe.unet, checkpointing):
+                    loss = view_loss(attention_pipe.unet, stage, timesteps, embeds, view)
+                (loss / 2).backward()
+        else:
+            attentionhand_loss(attention_pipe.unet, stage, timesteps, embeds, *views).total.backward()
+        gradients.append([parameter.grad.clone() for parameter in stage.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * one.abs().max()
+    assert not attention_pipe.unet.is_gradient_checkpointing
 
 
 # The baselines
