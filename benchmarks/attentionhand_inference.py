@@ -93,8 +93,8 @@ def main(argv=None) -> None:
         pictures, blank = [], encode_texts(pipe, [""], device, desc=None)
         for part in batches():
             embeds = encode_texts(pipe, texts[part], device, desc=None)
-            options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-            pictures += draw(pipe, stage, embeds, blank, meshes[part], noise[part], **options)
+            batch = meshes[part], noise[part]
+            pictures += draw(pipe, stage, embeds, blank, *batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE)
         return pictures
 
     pipe, stage = plain

@@ -115,7 +115,8 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
 
     from attentionhand.text_attention import STEP_SIZE, attention_loss
 
-    kept, before, side = [], unet.attn_processors, latents.shape[-1] // 4
+    before, side = unet.attn_processors, latents.shape[-1] // 4
+    kept: list[tuple[bool, torch.Tensor]] = []
     unet.set_attn_processor(dict.fromkeys(before, EveryMap(kept)))
     for scale in torch.linspace(1, 0.5, steps).sqrt().tolist():
         kept.clear()
