@@ -70,7 +70,7 @@ def finetune_stable_diffusion(
 
     θ are the UNet's weights; the optimised embedding e is frozen.
 
-    One step for each draw of ε and t; released: 20 steps a photo at 1e-6.
+    One step for each draw of ε and t; released: 20 steps per photo at 1e-6.
 
     Returns:
         The losses (steps, B).
