@@ -28,6 +28,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> No
     add = parser.add_argument
     add("--seed", type=seed_int, default=0, help=f"seed of {seed_of}")
     add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the networks' arithmetic")
+    add("--allow_tf32", action="store_true", help="TensorFloat-32 for float32 products on NVIDIA GPUs: faster, coarser")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
     add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
