@@ -121,6 +121,7 @@ def main(argv=None) -> None:
     samples = read_modalities(args.data_dir / "modalities.json")
     accelerator = start_accelerator(
         mixed_precision=args.mixed_precision,
+        allow_tf32=args.allow_tf32,
         report_to=args.report_to,
         output_dir=args.output_dir,
     )

@@ -23,4 +23,5 @@ class Hyperparameters(NamedTuple):
     fusion_checkpoint: Path | None = None  # file with fusion weights instead of the seed
     mixed_precision: str = "no"
     use_8bit_adam: bool = False
-    compile: bool = False
+    compile: str | None = None  # mode of torch.compile
+    channels_last: bool = False
