@@ -37,7 +37,7 @@ def main(argv=None) -> None:
     )
     parser.add_argument("--batch_size", type=positive_int, default=32, help="photos and captions at a time")
     parser.add_argument(
-        "--num_workers", type=natural_int, help="processes that read photos; 0 for none (default: one for each core)"
+        "--num_workers", type=natural_int, help="processes that read photos; 0 for none (default: one per core)"
     )
     parser.add_argument("--json", type=Path, help="write the result and everything it depends on to this file")
     args = parser.parse_args(argv)

@@ -61,7 +61,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--labels", type=Path, required=True, help=".npz with joints_2d in pixels, such as data/joints.npz")
     add("--image_folder", type=Path, required=True, help="result_000_0.png ..., or one picture for each label")
-    add("--image_size", type=positive_int, help="pixels a side that joints_2d refer to (default: the file's, or 512)")
+    add("--image_size", type=positive_int, help="pixels per side that joints_2d refer to (default: the file's, or 512)")
     add("--real_images", type=Path, help="folder of real photos, for FID, KID, FID-H and KID-H")
     add("--real_features", type=Path, help="folder to keep the real photos' features in, which later runs read")
     add_extractor_options(parser)
@@ -71,7 +71,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--shuffle", action="store_true", help="compare with other pictures' labels")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add("--seed", type=seed_int, default=0, help="seed of --shuffle and of the resamples")
-    add("--num_workers", type=natural_int, help="processes to use (default: every core)")
+    add("--num_workers", type=natural_int, help="processes to use (default: one per core)")
     add("--json", type=Path, help="also write the result to this file")
     return parser.parse_args(argv)
 

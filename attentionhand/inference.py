@@ -93,7 +93,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--tas", action="store_true", help="text attention stage before each step (the released code has it off)")
     add("--tas_verbs", choices=("ending", "nltk"), default="ending", help="how its verbs are found, as in training")
     add("--tas_steps", type=positive_int, default=5, help="its gradient steps before each DDIM step")
-    add("--resolution", type=positive_int, default=512, help="pixels a side")
+    add("--resolution", type=positive_int, default=512, help="pixels per side")
     return parser.parse_args(argv)
 
 

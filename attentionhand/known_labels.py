@@ -11,7 +11,7 @@ import numpy as np
 from attentionhand.label_errors import LabelledHand, hand_size
 from core.runs.errors import UserError, reason_of
 
-IMAGE_SIZE = 512  # pixels a side, where neither the label file nor --image_size says it
+IMAGE_SIZE = 512  # pixels per side, where neither the label file nor --image_size says it
 AXES = {"opencv": (1.0, 1, 1), "opengl": (1.0, -1, -1)}  # to OpenCV's
 DEFAULT_AXES = "opengl"  # of a file that does not name them, as for attentionhand.prepare
 
@@ -35,7 +35,7 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
     """The labels of a joints.npz, as attentionhand.prepare and synthetic_hands.make_dataset write it.
 
     Args:
-        image_size: pixels a side that joints_2d refer to; None for the file's `size` (N, 2), or 512 where it has none.
+        image_size: pixels per side that joints_2d refer to; None for the file's `size` (N, 2), or 512 without it.
 
     Raises:
         UserError: no such file or array, arrays that do not belong together, no hand that is known.

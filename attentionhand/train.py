@@ -64,9 +64,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_dir", type=Path, default=Path("output/attentionhand"), help="run folder")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     add("--resume_path", type=Path, help="weights to fine-tune: a run folder or a released .ckpt")
-    add("--resolution", type=positive_int, default=512, help="pixels a side of both views")
+    add("--resolution", type=positive_int, default=512, help="pixels per side of both views")
     add("--learning_rate", type=learning_rate, default=1e-5, help="learning rate of AdamW (weight decay 0.01)")
-    add("--train_batch_size", type=positive_int, default=1, help="samples a step on each process")
+    add("--train_batch_size", type=positive_int, default=1, help="samples per step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
     add("--num_train_epochs", type=positive_int, default=10, help="passes over the data")
     add(
@@ -107,7 +107,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         "global loss",
     )
     add_training_options(parser, seed_of="first weights, order, noise and timesteps")
-    add("--allow_tf32", action="store_true", help="faster float32 on recent GPUs with fewer digits, also in TAS")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
     add("--logging_steps", type=positive_int, default=10, help="training steps between looks at the losses")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
@@ -148,6 +147,7 @@ def main(argv=None) -> None:
     samples = read_modalities(args.data_dir / "modalities.json")
     accelerator = start_accelerator(
         mixed_precision=args.mixed_precision,
+        allow_tf32=args.allow_tf32,
         report_to=args.report_to,
         output_dir=args.output_dir,
     )
@@ -217,9 +217,6 @@ def main(argv=None) -> None:
         from core.diffusion.noise import training_scheduler
         from core.diffusion.single_file import check_convertible
         from core.diffusion.stable_diffusion import load_stable_diffusion
-
-        if args.allow_tf32:
-            torch.backends.cuda.matmul.allow_tf32 = True  # convolutions may use it anyhow
 
         # Networks: the stage is trained, with --sd_unlocked the UNet's decoder too; all else is frozen.
         device = accelerator.device

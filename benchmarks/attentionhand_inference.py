@@ -25,7 +25,7 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     add_model_options(parser, str(MINI / "model"))
     parser.add_argument("--weights", type=Path, help="run folder of attentionhand.train (default: untrained weights)")
-    parser.add_argument("--resolution", type=positive_int, default=64, help="pixels a side")
+    parser.add_argument("--resolution", type=positive_int, default=64, help="pixels per side")
     parser.add_argument("--num", type=positive_int, default=32, help="pictures of each turn")
     parser.add_argument(
         "--batch_size", type=positive_int, default=16, help="pictures at a time, where there are several"
@@ -93,8 +93,8 @@ def main(argv=None) -> None:
         pictures, blank = [], encode_texts(pipe, [""], device, desc=None)
         for part in batches():
             embeds = encode_texts(pipe, texts[part], device, desc=None)
-            options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-            pictures += draw(pipe, stage, embeds, blank, meshes[part], noise[part], **options)
+            batch = meshes[part], noise[part]
+            pictures += draw(pipe, stage, embeds, blank, *batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE)
         return pictures
 
     pipe, stage = plain
