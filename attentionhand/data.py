@@ -8,6 +8,7 @@ The text is the first line of its file. "bbox" is optional: left, top, right, bo
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -269,7 +270,11 @@ def load_batches(
             yield from np.random.default_rng(derived_seed(seed, 0, epoch)).permutation(len(samples)).tolist()
             epoch += 1
 
-    endless = order()
-    rows = [[next(endless) for _ in range(batch_size)][own] for _ in range(steps)][start:]
-    num_workers = num_workers if rows else 0
-    yield from torch.utils.data.DataLoader(HandViews(samples, size), batch_sampler=rows, num_workers=num_workers)
+    def rows() -> Iterator[list[int]]:
+        endless = order()
+        for _ in range(steps):
+            yield [next(endless) for _ in range(batch_size)][own]
+
+    num_workers = num_workers if start < steps else 0
+    batches = itertools.islice(rows(), start, None)  # a list of all would take a gigabyte at a million steps
+    yield from torch.utils.data.DataLoader(HandViews(samples, size), batch_sampler=batches, num_workers=num_workers)

@@ -11,6 +11,8 @@ from label_fixtures import (
     CAMERA,
     FROM_OPENGL,
     HEIGHT,
+    INTERHAND_ORDER,
+    MANO_ORDER,
     PALM,
     WIDTH,
     TrueHand,
@@ -36,8 +38,6 @@ from label_fixtures import (
 
 from attentionhand import prepare
 from attentionhand.labels import json_stream
-from attentionhand.labels.interhand import TO_MEDIAPIPE as FROM_INTERHAND
-from attentionhand.labels.mano import TO_MEDIAPIPE as FROM_MANO
 from attentionhand.labels.mano import model_arrays
 from attentionhand.labels.mesh_files import load_mesh
 from core.hands.rasterizer import Camera, Mesh
@@ -398,8 +398,8 @@ def test_a_mesh_without_a_camera_fills_the_picture(tmp_path):
 CHANGES = {
     "OpenGL's": lambda joints: joints @ FROM_OPENGL,
     "millimetre": lambda joints: joints * 1000,
-    "InterHand2.6M's order": lambda joints: joints[np.argsort(FROM_INTERHAND)],
-    "MANO's order": lambda joints: joints[np.argsort(FROM_MANO)],
+    "InterHand2.6M's order": lambda joints: joints[INTERHAND_ORDER],
+    "MANO's order": lambda joints: joints[MANO_ORDER],
     "mirrored": lambda joints: joints * (-1, 1, 1),
 }
 
