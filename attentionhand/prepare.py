@@ -39,7 +39,7 @@ from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable, fingerprint, read_lines, write_text
 from core.runs.journal import append_journal, begin_journal, journal_path, read_journal
 from core.runs.photos import load_photo
-from core.runs.processes import cpu_count, progress, say, worker_pool
+from core.runs.processes import counted, cpu_count, progress, say, worker_pool
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 
@@ -243,7 +243,7 @@ def use_one_thread() -> None:
 def refuse_bad_photos(part: Iterable[dict]) -> None:
     for entry in part:
         if entry.get("left_out") in UNREADABLE:
-            raise UserError(f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict")
+            raise UserError(f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict ends here: mend it and run again")
 
 
 def compacted(entry: dict[str, Any]) -> dict[str, Any]:
@@ -367,7 +367,8 @@ def squared(picture: Image.Image) -> Image.Image:
 def summarise(folder: Path, entries: Sequence[dict], samples: Sequence[dict], facts: dict, speed: float) -> None:
     origins = ", ".join(f"{count} from {name}" for name, count in facts["hands_drawn_from"].items())
     hands = sum(facts["hands_drawn_from"].values())
-    say(f"{folder}: {facts['samples']} samples of {hands} hands ({origins}), {speed:.1f} labels a second")
+    made = f"{counted(facts['samples'], 'sample')} of {counted(hands, 'hand')}"
+    say(f"{folder}: {made} ({origins}), {speed:.1f} labels a second")
     if left := counted_reasons(entries):
         say(f"left out: {left}")
     if left := ", ".join(f"{count} for {reason}" for reason, count in hand_reasons(samples).items()):

@@ -162,6 +162,9 @@ def test_hic_meshes(tmp_path):
     (sample,) = drawn(tmp_path / "out")
     check(sample, hands, "vertices", HIC_CAMERA, joints=False)  # HIC has no joints
     assert np.isnan(sample["joints_3d"]).all()
+    write_hic(tmp_path / "one", hands[1:], HIC_CAMERA)
+    run("hic", tmp_path / "one", tmp_path / "left")
+    check(drawn(tmp_path / "left")[0], hands[1:], "vertices", HIC_CAMERA, joints=False)
 
 
 def test_ho3d_joints(tmp_path, capsys):
@@ -369,8 +372,8 @@ def test_own_joints_without_anything_fill_the_picture(tmp_path):
 @pytest.mark.parametrize("suffix", [".ply", ".obj"])
 def test_own_meshes(tmp_path, suffix):
     hands = two_hands()
-    for hand in hands:
-        path = tmp_path / "set" / f"view_{hand.side.lower()}{suffix}"
+    for name, hand in (("view_right", hands[0]), ("view_left", hands[1]), ("x_left", hands[1])):
+        path = tmp_path / "set" / f"{name}{suffix}"
         if suffix == ".ply":
             write_ply(path, hand.mesh, binary=True)
         else:
@@ -380,8 +383,34 @@ def test_own_meshes(tmp_path, suffix):
     camera = {"focal": CAMERA.focal, "princpt": CAMERA.center, "size": [WIDTH, HEIGHT], "axes": "opencv"}
     write_json(tmp_path / "set" / "cameras.json", camera)
     run("meshes", tmp_path / "set", tmp_path / "out")
-    (sample,) = drawn(tmp_path / "out")
-    check(sample, hands, "vertices", joints=False)
+    both, left = drawn(tmp_path / "out")
+    check(both, hands, "vertices", joints=False)
+    check(left, hands[1:], "vertices", joints=False)
+
+
+def test_an_open_wrist_that_faces_the_camera_is_no_hole(tmp_path):
+    """As MANO's is: without its rim's cap the light inside of the hand would be seen, or a hole."""
+    hand = true_hand("fist", "Right", (0, 0, 0.4), (0, -100, 0))  # the forearm towards the camera
+    camera = {"focal": CAMERA.focal, "princpt": CAMERA.center, "size": [WIDTH, HEIGHT], "axes": "opencv"}
+    below = (hand.mesh.vertices - hand.joints[0]) @ (hand.joints[9] - hand.joints[0]) < 0
+    faces = hand.mesh.faces[~below[hand.mesh.faces].any(axis=1)]
+    for name, triangles in (("whole", hand.mesh.faces), ("open", faces)):
+        write_ply(tmp_path / name / "a.ply", Mesh(hand.mesh.vertices, triangles), binary=True)
+        write_json(tmp_path / name / "cameras.json", camera)
+        run("meshes", tmp_path / name, tmp_path / f"{name}_out")
+    whole, opened = (drawn(tmp_path / f"{name}_out")[0]["mesh"].astype(int) for name in ("whole", "open"))
+    (x, y), *_ = CAMERA.project(hand.joints).round().astype(int)
+    assert np.abs(whole - opened)[y - 5 : y + 5, x - 5 : x + 5].mean() < 10
+
+
+def test_joints_of_another_frame_are_left_out(tmp_path, capsys):
+    """Right bones and a right camera, but not this mesh's."""
+    write_reinterhand(tmp_path / "set", two_hands()[:1])
+    (keypoints,) = (tmp_path / "set").glob("*/orig_fits/right/Keypoints/*.json")
+    write_json(keypoints, (np.array(json.loads(keypoints.read_text())) + (80, 0, 0)).tolist())
+    arguments = ["--labels", "reinterhand", "--root", tmp_path / "set", "--output_dir", tmp_path / "out"]
+    message = error_of(prepare.main, [*arguments, "--num_workers", "1"], capsys)
+    assert "no sample is left: 1 for joints that do not lie in the mesh" in message
 
 
 def test_a_mesh_without_a_camera_fills_the_picture(tmp_path):
