@@ -82,6 +82,8 @@ def main(argv=None) -> None:
     if args.mano:
         check_mano(args.mano, with_parameters=args.labels in SETS and SETS[args.labels].has_parameters)
     if args.labels in SETS:
+        if args.axes or args.unit:
+            raise UserError(f"--labels {args.labels} has its own axes and unit: --axes and --unit are for own files")
         split = chosen_split(args.labels, args.split)
         check_root(args.labels, args.root, split)
         if not args.mano and not SETS[args.labels].without_mano:
@@ -147,7 +149,7 @@ def prepare(
     """
     run = Run(options.output_dir / "prepare.json", settings, what="data set")
     first = list(itertools.islice(labels, CHECKED_FIRST))
-    check_plausible(first, options)
+    check_plausible(first, options, hint=" (--axes, --unit)" if settings["labels"] in OWN else "")
     with run.hold():
         if run.is_finished():
             say(f"{options.output_dir}: already finished")
@@ -181,8 +183,11 @@ def prepare(
         journal_path(run).unlink(missing_ok=True)
 
 
-def check_plausible(labels: Sequence[Label], options: Options) -> None:
+def check_plausible(labels: Sequence[Label], options: Options, *, hint: str) -> None:
     """Refuse a set of which most of the first hands are none: wrong axes, units or orders of joints.
+
+    Args:
+        hint: the options that could help.
 
     Raises:
         UserError: names the likely cause.
@@ -193,7 +198,7 @@ def check_plausible(labels: Sequence[Label], options: Options) -> None:
     if len(bad) > good:
         label, problems, cause = bad[0]
         problem = next(problem for problem in problems if problem in IMPLAUSIBLE)
-        raise UserError(f"{label.source}: {problem}; the likely cause: {cause}")
+        raise UserError(f"{label.source}: {problem}; the likely cause: {cause}{hint}")
 
 
 def skip_done(labels: Iterator[Label], entries: Sequence[dict]) -> Iterator[Label]:
@@ -243,7 +248,9 @@ def use_one_thread() -> None:
 def refuse_bad_photos(part: Iterable[dict]) -> None:
     for entry in part:
         if entry.get("left_out") in UNREADABLE:
-            raise UserError(f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict ends here: mend it and run again")
+            raise UserError(
+                f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict ends here: mend it and run again"
+            )
 
 
 def compacted(entry: dict[str, Any]) -> dict[str, Any]:

@@ -506,6 +506,35 @@ def test_a_camera_of_the_wrong_shape(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_arrays_of_wrong_shapes(tmp_path, capsys):
+    """Named before anything is written."""
+    hand = true_hand("palm", "Right", (0, 0.03, 0.4))
+
+    def message(name: str, root: Path, *more) -> str:
+        found = error_of(
+            prepare.main, ["--labels", name, "--root", root, "--output_dir", tmp_path / "out", *more], capsys
+        )
+        assert not (tmp_path / "out").exists()
+        return found
+
+    write_freihand(tmp_path / "set", [hand], [np.zeros((778, 3))])
+    assert "has its own axes" in message("freihand", tmp_path / "set", "--axes", "opengl")
+    write_json(tmp_path / "set" / "training_xyz.json", [hand.joints[:20].tolist()])
+    assert "format of freihand (ValueError: training_00000000: 3D joints (20, 3)" in message(
+        "freihand", tmp_path / "set"
+    )
+    write_interhand(tmp_path / "hands", [[hand]], [{"right": {"pose": [0] * 45, "shape": [0] * 10, "trans": [0] * 3}}])
+    assert "MANO's pose (45,), not (48,)" in message("interhand", tmp_path / "hands")
+    joints = np.stack([hand.joints] * 2)
+    for arrays, words in (
+        ({"joints_3d": np.full((2, 21, 3), "a")}, "no usable joints_3d"),
+        ({"joints_3d": joints, "focal": (100.0, 100.0)}, "has focal, but no princpt"),
+        ({"joints_3d": joints, "size": (0, 9)}, "not positive"),
+        ({"joints_3d": joints, "source": ["a b", "a/b"]}, "the same name"),
+    ):
+        assert words in message("joints", write_joints(tmp_path / "joints.npz", **arrays))
+
+
 def test_bad_roots(tmp_path, capsys, mano):
     write_hic(tmp_path / "hic", two_hands(), HIC_CAMERA)
     write_freihand(tmp_path / "freihand", [true_hand("palm", "Right", (0, 0, 0.4))], [np.zeros((778, 3))])
