@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/prepare.py`
 
@@ -46,7 +46,7 @@ from core.runs.sheets import contact_sheet, save_png
 CHECKED_FIRST = 32  # labels whose axes, units and order of joints are checked before anything is written
 LABELS_A_TASK, TASKS_AHEAD = 8, 3  # of a worker process
 SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels a side
-ZOOM = 2.2  # side of an overlay in sides of the hands' box
+ZOOM, DOT = 2.2, 2.5  # side of an overlay in sides of the hands' box; radius of a joint in the sheet's pixels
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones
 UNREADABLE = (NO_PHOTO, BAD_PHOTO, OTHER_SIZE)
@@ -338,33 +338,33 @@ def label_arrays(samples: Sequence[dict]) -> dict[str, np.ndarray]:
 def overlay_sheet(folder: Path, samples: Sequence[dict]) -> Image.Image:
     """Meshes over their photos, evenly chosen, each with its box and joints and cut to what is around them."""
     chosen = [samples[int(place)] for place in np.linspace(0, len(samples) - 1, min(SHEET, len(samples)))]
-    tiles = [squared(overlay(folder, sample)) for sample in chosen]
+    tiles = [overlay(folder, sample) for sample in chosen]
     return contact_sheet([tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)], cell=CELL)
 
 
 def overlay(folder: Path, sample: dict) -> Image.Image:
+    """The mesh over its photo around the hands, in the middle of a grey square of CELL pixels."""
     mesh = np.asarray(load_photo(folder / "mesh" / f"{sample['name']}.png")) / 255.0
     photo = mesh if "rgb" not in sample else np.asarray(load_photo(folder / "rgb" / sample["rgb"])) / 255.0
     cover = 0.6 * mesh.max(axis=2, keepdims=True) if "rgb" in sample else 0.0
     picture = Image.fromarray((255 * ((1 - cover) * photo + cover * mesh * TINT)).round().astype(np.uint8))
+    low, high = np.reshape(sample["bbox"], (2, 2))
+    margin = (ZOOM - 1) / 2 * (high - low).max()
+    start, end = np.maximum(low - margin, 0), np.minimum(high + margin, picture.size)
+    scale = CELL / (end - start).max()
+    width, height = ((end - start) * scale).round().clip(1).astype(int).tolist()
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS, box=(*start.tolist(), *end.tolist()))
     pen = ImageDraw.Draw(picture)
-    left, top, right, bottom = sample["bbox"]
-    dot = max(right - left, bottom - top) / 80
-    pen.rectangle((left, top, right - 1, bottom - 1), outline="orange", width=max(1, round(dot)))
+    pen.rectangle(
+        (*((low - start) * scale).tolist(), *((high - start) * scale - 1).tolist()), outline="orange", width=2
+    )
     for hand in sample["hands"]:
         colour = "red" if hand["handedness"] == "Right" else "blue"
-        for x, y in [] if hand["joints_2d"] is None else hand["joints_2d"].tolist():
-            pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
-    margin = (ZOOM - 1) / 2 * max(right - left, bottom - top)
-    corner = max(0, left - margin), max(0, top - margin)
-    return picture.crop((*corner, min(picture.width, right + margin), min(picture.height, bottom + margin)))
-
-
-def squared(picture: Image.Image) -> Image.Image:
-    """In the middle of a grey square of CELL pixels."""
-    picture = ImageOps.contain(picture, (CELL, CELL), Image.Resampling.LANCZOS)
+        joints = [] if hand["joints_2d"] is None else ((hand["joints_2d"] - start) * scale).tolist()
+        for x, y in joints:
+            pen.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=colour)
     tile = Image.new("RGB", (CELL, CELL), (64, 64, 64))
-    tile.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    tile.paste(picture, ((CELL - width) // 2, (CELL - height) // 2))
     return tile
 
 

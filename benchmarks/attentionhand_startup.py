@@ -25,7 +25,7 @@ from core.runs.files import atomic_folder, write_text
 from core.runs.processes import progress
 from synthetic_hands.demo import MINI
 
-DISTINCT = 180  # pictures; a file system allows 65,000 links to a file
+DISTINCT = 2  # pictures of each of 18 gestures; a file system allows 65,000 links to a file
 SECONDS = 0.2  # between two looks at the memory
 TRAINING = ["--pretrained_model_name_or_path", str(MINI / "model"), "--resolution", "64", "--no_tas"]
 TRAINING += ["--max_train_steps", "1", "--validation_steps", "0"]
@@ -64,10 +64,10 @@ def make_data(folder: Path, num: int, texts: int, size: int) -> None:
         return
     from synthetic_hands import make_dataset
 
+    drawn = folder.with_name(f"drawn_{size}")
+    layout = ["--layout", "attentionhand", "--size", str(size), "--num", str(DISTINCT)]
+    make_dataset.main(["--output_dir", str(drawn), *layout])
     with atomic_folder(folder) as temporary:
-        drawn = temporary / "drawn"
-        layout = ["--layout", "attentionhand", "--size", str(size), "--num", str(DISTINCT // 18)]
-        make_dataset.main(["--output_dir", str(drawn), *layout])
         samples = [json.loads(line) for line in (drawn / "modalities.json").read_text(encoding="utf-8").splitlines()]
         for name in ("mesh", "rgb", "text"):
             (temporary / name).mkdir()
