@@ -87,6 +87,17 @@ def test_a_wrist_that_faces_the_camera_is_no_hole():
     assert overlap(alone.any(axis=2), silhouette([hand])) > 0.95
 
 
+def test_the_surface_is_closed_however_the_hand_is_turned():
+    """On a coarse grid, and where a joint is far off: the surface never leaves the grid."""
+    for number in range(40):
+        turn = np.random.default_rng(number).uniform(-180, 180, 3)
+        joints = true_hand("palm", "Right", (0, 0, 0.4), turn, cell=0.3).joints.copy()
+        joints[8] += (0.04 * (number % 3), 0, 0)
+        _, faces = joint_mesh(joints, ("Right", "Left")[number % 2], cell=0.13)
+        edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        assert len(faces) and (np.unique(edges, axis=0, return_counts=True)[1] % 2 == 0).all()
+
+
 @pytest.mark.parametrize("side", ["Right", "Left"])
 def test_the_surface_around_joints_is_the_signed_distances(side):
     """Closed, facing outwards, its vertices within a fiftieth of a palm of the surface, mirrored for a left hand."""
