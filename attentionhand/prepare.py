@@ -45,7 +45,7 @@ from core.runs.sheets import contact_sheet, save_png
 
 CHECKED_FIRST = 32  # labels whose axes, units and order of joints are checked before anything is written
 LABELS_A_TASK, TASKS_AHEAD = 8, 3  # of a worker process
-SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels a side
+SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels per side
 ZOOM, DOT = 2.2, 2.5  # side of an overlay in sides of the hands' box; radius of a joint in the sheet's pixels
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones
@@ -73,7 +73,7 @@ def main(argv=None) -> None:
     parser.add_argument("--axes", choices=list(own.TO_OPENCV), help="joints, meshes: instead of what the file says")
     parser.add_argument("--unit", choices=list(own.UNITS), help="joints, meshes: instead of what the file says")
     parser.add_argument("--image_size", type=positive_int, default=512, help="joints, meshes: where nothing says it")
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")
     args = parser.parse_args(argv)
     if args.every and not args.texts:
         raise UserError("--every needs --texts")
@@ -375,7 +375,7 @@ def summarise(folder: Path, entries: Sequence[dict], samples: Sequence[dict], fa
     origins = ", ".join(f"{count} from {name}" for name, count in facts["hands_drawn_from"].items())
     hands = sum(facts["hands_drawn_from"].values())
     made = f"{counted(facts['samples'], 'sample')} of {counted(hands, 'hand')}"
-    say(f"{folder}: {made} ({origins}), {speed:.1f} labels a second")
+    say(f"{folder}: {made} ({origins}), {speed:.1f} labels per second")
     if left := counted_reasons(entries):
         say(f"left out: {left}")
     if left := ", ".join(f"{count} for {reason}" for reason, count in hand_reasons(samples).items()):

@@ -39,7 +39,7 @@ def main(argv=None) -> None:
     add("--output_dir", type=Path, required=True, help="folder for the data sets; runs are removed at the end")
     add("--num", type=positive_int, nargs="+", default=[100, 100_000], help="samples of each data set")
     add("--texts", type=positive_int, default=1000, help="distinct texts, at most")
-    add("--size", type=positive_int, default=128, help="pixels a side of the pictures")
+    add("--size", type=positive_int, default=128, help="pixels per side of the pictures")
     add("--num_processes", type=positive_int, default=1, help="training processes")
     args = parser.parse_args(argv)
     lines = [

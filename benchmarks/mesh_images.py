@@ -19,7 +19,7 @@ from core.runs.command_line import argument_parser, command_line, positive_int
 
 PALM = 0.09  # metres
 MANO_CELL = 0.115  # of the surface around the joints, in palm lengths: about as many triangles as MANO's 1,538
-TWO_HANDS, SMALL = 6, 256  # pictures, and pixels a side
+TWO_HANDS, SMALL = 6, 256  # pictures, and pixels per side
 GESTURES = ("palm", "fist", "ok", "call", "peace", "stop")
 CORES = 16  # of the machine that the last column is for
 
@@ -28,7 +28,7 @@ CORES = 16  # of the machine that the last column is for
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--num", type=positive_int, default=60, help="labels of each kind")
-    parser.add_argument("--size", type=positive_int, default=256, help="pixels a side of photos and mesh images")
+    parser.add_argument("--size", type=positive_int, default=256, help="pixels per side of photos and mesh images")
     parser.add_argument("--mano", type=Path, help="also time MANO's parameters, with the model files of this folder")
     args = parser.parse_args(argv)
 
@@ -66,7 +66,7 @@ def main(argv=None) -> None:
         kinds["two hands, MANO's parameters"] = lambda _: tuple(
             HandLabel(side, mano=mano) for side in ("Right", "Left")
         )
-    print(f"| label | ms a sample, one core | samples a second | 100,000 samples on {CORES} cores |")
+    print(f"| label | ms per sample, one core | samples per second | 100,000 samples on {CORES} cores |")
     print("| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
