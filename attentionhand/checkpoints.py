@@ -1,179 +1,84 @@
-"""Weights in and out: our folder (a diffusers ControlNet), the released single file, checkpoints of a training run."""
+"""Checkpoints of a training: folders with a diffusers ControlNet and all that resuming needs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_unet_checkpoint
-from safetensors.torch import load_file, save_file
+from diffusers import ControlNetModel, UNet2DConditionModel
+from safetensors.torch import load_file
 
-from attentionhand.visual_attention import new_stage
-from core.diffusion.single_file import check_convertible, compvis_tensors, unet_name
-from core.diffusion.unpickling import load_pickle
+from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
+from core.diffusion.stable_diffusion import model_bytes
 from core.runs.errors import UserError, reason_of
-from core.runs.files import atomic_file, fingerprint
-from core.runs.run import differing_settings
-
-PREFIX = "VAS."  # of the ControlNet's tensors in a released file; others call them control_model.
-STAGE_ENDS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "controlnet_mid_block": "middle_block_out.0",
-    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
-}
+from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
 
 
-def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
-    """A visual attention stage that fits `pipe`: from our run folder, a diffusers folder, or a released file.
-
-    Raises:
-        UserError: nothing loadable there, tensors missing, or a stage for another base model (names the keys).
-    """
-    stage = new_stage(pipe.unet, pipe.vae)
-    if path.is_dir():
-        try:
-            tensors = ControlNetModel.from_pretrained(path).state_dict()
-        except Exception as error:  # diffusers, safetensors and json each raise their own
-            raise UserError(f"{path}: can't load a ControlNet from there ({reason_of(error)})") from None
-    elif path.is_file():
-        tensors = stage_tensors(read_single_file(path), stage, path)
-    else:
-        raise UserError(f"{path}: no such file or folder")
-    wanted = {name: tensor.shape for name, tensor in stage.state_dict().items()}
-    missing = [name for name in wanted if tensors.get(name) is None]
-    misfits = [name for name in wanted if name not in missing and tensors[name].shape != wanted[name]]
-    if missing or misfits:
-        name = (missing or misfits)[0]
-        problem = f"lacks {len(missing)} tensors" if missing else f"has {len(misfits)} tensors of another size"
-        raise UserError(f"{path}: belongs to another base model: {problem}, the first is {name}")
-    stage.load_state_dict({name: tensors[name] for name in wanted})
-    return stage
-
-
-def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> None:
-    """Put the UNet that was trained with the stage (--sd_unlocked) into `pipe`, where `path` brings one.
-
-    A run folder has it as unet/; a released file always holds a UNet, which is the base's unless it was trained.
-
-    Raises:
-        UserError: it can't be loaded, or is of another kind.
-    """
-    try:
-        if (path / "unet").is_dir():
-            tensors = UNet2DConditionModel.from_pretrained(path / "unet").state_dict()
-        elif path.is_file():
-            tensors = {n: t for n, t in read_single_file(path).items() if n.startswith("model.diffusion_model.")}
-            tensors = tensors and convert_ldm_unet_checkpoint(tensors, pipe.unet.config)
-        else:
-            return
-        if tensors:
-            pipe.unet.load_state_dict(tensors)
-    except UserError:
-        raise
-    except Exception as error:  # diffusers and torch each raise their own
-        raise UserError(f"{path}: its UNet does not fit the base model ({reason_of(error)})") from None
-
-
-def weights_fingerprint(path: Path) -> str:
-    """Of a file, or of a run folder's weights without its checkpoints and pictures."""
-    parts = [path] if path.is_file() else [path / "config.json", *sorted(path.glob("*.safetensors")), path / "unet"]
-    return "".join(fingerprint(part) for part in parts if part.exists())
-
-
-def read_single_file(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.ckpt` or `.safetensors` file."""
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise UserError(f"{path}: not a safetensors file ({reason_of(error)})") from None
-    content = load_pickle(path)
-    return content.get("state_dict", content)
-
-
-def stage_tensors(tensors: dict[str, torch.Tensor], stage: ControlNetModel, path: Path) -> dict[str, torch.Tensor]:
-    """The ControlNet of a released file under diffusers' names, by diffusers' own converter."""
-    prefix = next((p for p in (PREFIX, "control_model.") if any(name.startswith(p) for name in tensors)), None)
-    if not prefix:
-        raise UserError(f"{path}: holds no tensors of a visual attention stage (their names begin with {PREFIX})")
-    own = {f"control_model.{name[len(prefix) :]}": value for name, value in tensors.items() if name.startswith(prefix)}
-    try:
-        return convert_controlnet_checkpoint(own, stage.config)
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path}: its visual attention stage is of another kind ({reason_of(error)})") from None
-
-
-def stage_name(name: str, config) -> str:
-    """The released name, after `VAS.`, of a diffusers ControlNet tensor."""
-    module, _, rest = name.rpartition(".")
-    parts = name.split(".")
-    blocks = 2 * (len(config.conditioning_embedding_out_channels) - 1)
-    if module in STAGE_ENDS:
-        return f"{STAGE_ENDS[module]}.{rest}"
-    if parts[0] == "controlnet_down_blocks":
-        return f"zero_convs.{parts[1]}.0.{rest}"
-    if module == "controlnet_cond_embedding.conv_out":
-        return f"input_hint_block.{2 * blocks + 2}.{rest}"
-    if parts[0] == "controlnet_cond_embedding":
-        return f"input_hint_block.{2 * int(parts[2]) + 2}.{rest}"
-    return unet_name(name, config)
-
-
-def save_single_file(pipe: StableDiffusionPipeline, stage: ControlNetModel, path: Path) -> None:
-    """Everything in one file with the released names: `VAS.*` beside Stable Diffusion's, atomically.
-
-    `.ckpt` is what the released code reads; `.safetensors` is safer.
-
-    Raises:
-        UserError: the base model is not of Stable Diffusion 1's kind.
-    """
-    check_convertible(pipe)
-    tensors = compvis_tensors(pipe)
-    tensors |= {f"{PREFIX}{stage_name(name, stage.config)}": value for name, value in stage.state_dict().items()}
-    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    with atomic_file(path) as temporary:
-        if path.suffix == ".safetensors":
-            save_file(tensors, temporary)
-        else:
-            torch.save({"state_dict": tensors}, temporary)
-
-
-# Checkpoints of a run
-
-
-def save_state(
-    path: Path, models: dict[str, Any], optimizer, step: int, losses: list, settings: dict[str, Any]
+def save_weights(
+    folder: Path, stage: ControlNetModel, unet: UNet2DConditionModel | None, losses: Sequence[Sequence[Any]]
 ) -> None:
-    """All that training needs to go on with the same bits, in one file, atomically.
+    """What a run folder and a checkpoint share: the ControlNet, unet/ where it was trained, and losses.csv."""
+    stage.save_pretrained(folder)
+    if unet is not None:
+        unet.save_pretrained(folder / "unet")
+    write_losses(folder / "losses.csv", LOSS_COLUMNS, losses)
+
+
+def save_checkpoint(
+    run: Run,
+    step: int,
+    *,
+    stage: ControlNetModel,
+    unet: UNet2DConditionModel | None,
+    optimizer,
+    scaler: torch.amp.GradScaler | None,
+    losses: Sequence[Sequence[Any]],
+    keep: int,
+) -> None:
+    """Write checkpoints/checkpoint-{step} as `Run.save_checkpoint` does: a full disk costs it, but not the run.
 
     Args:
-        models: whatever is trained, and fp16's gradient scaler.
+        step: how many steps have been made, one row of `losses` for each.
+        unet: given where its decoder is trained.
+        scaler: given in fp16.
     """
-    state: dict[str, Any] = {name: model.state_dict() for name, model in models.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        content = {"models": state, "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
-        torch.save({**content, "settings": settings}, temporary)
+
+    def write(folder: Path) -> None:
+        save_weights(folder, stage, unet, losses)
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+
+    state = {"step": step, "scaler": scaler.state_dict() if scaler else None}
+    size = 3 * model_bytes(*filter(None, (stage, unet)))  # the optimizer keeps two numbers for each weight
+    run.save_checkpoint(step, write, state=state, size=size, keep=keep)
 
 
-def load_state(path: Path, models: dict[str, Any], optimizer, settings: dict[str, Any]) -> tuple[int, list]:
-    """Put a checkpoint into `models` and `optimizer`; returns its step and the losses until then.
+def load_checkpoint(
+    run: Run,
+    checkpoint: Path,
+    *,
+    stage: ControlNetModel,
+    unet: UNet2DConditionModel | None,
+    optimizer,
+    scaler: torch.amp.GradScaler | None,
+) -> tuple[int, list[list[Any]]]:
+    """Put a checkpoint into `stage`, `unet`, `optimizer` and `scaler`; returns its step and the losses until then.
 
     Raises:
-        UserError: damaged, or of another run.
+        UserError: it is damaged, or belongs to a run of other settings.
     """
+    state = run.state_of(checkpoint)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        different = differing_settings(state["settings"], settings)
-    except Exception as error:
-        raise UserError(f"{path}: damaged checkpoint ({reason_of(error)}); remove it") from None
-    if different:
-        raise UserError(f"{path}: belongs to a run of other settings ({different})")
-    try:
-        for name, model in models.items():
-            model.load_state_dict(state["models"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        return state["step"], state["losses"]
-    except Exception as error:
-        raise UserError(f"{path}: damaged checkpoint, or of another model ({reason_of(error)}); remove it") from None
+        step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
+        if step != len(losses):
+            raise ValueError(f"step {step}, but {len(losses)} losses")
+        stage.load_state_dict(load_file(checkpoint / STAGE_FILE))
+        if unet is not None:
+            unet.load_state_dict(load_file(checkpoint / "unet" / STAGE_FILE))
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        if scaler:
+            scaler.load_state_dict(state["scaler"])
+    except UserError:
+        raise
+    except Exception as error:  # torch, safetensors and Python each raise their own
+        raise damaged_checkpoint(checkpoint, reason_of(error)) from None
+    return step, losses

@@ -1,13 +1,17 @@
-"""The four modalities: a picture, its hand-mesh image, the hands' bounding box, and a text (released `datasets.py`).
+"""The four modalities: a photo, its hand-mesh image, the hands' bounding box, and a text (paper, section 3.1).
 
-`modalities.json` has one JSON object a line: {"mesh": "data/mesh/1.png", "rgb": "data/rgb/1.png",
-"text": "data/text/1.txt"}, optionally with "bbox": [left, top, right, bottom] in pixels of the mesh image.
+`modalities.json` has one JSON object a line, as in the released code, such as
+
+    {"mesh": "mesh/1.png", "rgb": "rgb/1.png", "text": "text/1.txt", "bbox": [18, 9, 47, 52]}
+
+The text is the first line of its file. "bbox" is optional: left, top, right, bottom in pixels of the mesh image.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +24,11 @@ from core.hands.crops import Box
 from core.runs.errors import UserError
 from core.runs.files import fingerprint, leaves_folder, read_lines
 from core.runs.photos import load_photo
+from core.runs.processes import cpu_count, progress
 
-THRESHOLD = 127  # a mesh image's pixel above it belongs to a hand
-SPECK = 0.01  # of the largest hand's area; smaller spots (JPEG noise) are no hands
+THRESHOLD = 127  # a brighter pixel of a mesh image belongs to a hand
+SPECK = 0.01  # of the largest hand's area; smaller spots come from JPEG and are left out
+EXAMPLE = '{"mesh": "mesh/1.png", "rgb": "rgb/1.png", "text": "text/1.txt"}'
 
 
 class Sample(NamedTuple):
@@ -35,10 +41,18 @@ class Sample(NamedTuple):
 
 
 class View(NamedTuple):
-    """A mesh image and its picture as the model sees them."""
+    """A mesh image and its photo as the networks see them; a batch of views has B in front."""
 
     mesh: torch.Tensor  # (3, S, S) in [0, 1]
-    rgb: torch.Tensor | None  # (3, S, S) in [-1, 1]
+    rgb: torch.Tensor | None  # (3, S, S) in [-1, 1]; None where only the mesh image is needed
+
+
+class ViewPair(NamedTuple):
+    """Both views of a sample; a batch of pairs has B in front."""
+
+    index: torch.Tensor  # the sample's number
+    global_view: View
+    local_view: View
 
 
 def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
@@ -50,16 +64,19 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     Raises:
         UserError: a damaged line, a missing file, a path that leaves its folder, an empty text, a bad "bbox".
     """
+    lines = read_lines(path)
+    if lines[0].startswith("["):
+        raise UserError(f"{path}: holds a JSON list; write one JSON object a line, without commas after it: {EXAMPLE}")
     samples = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         where = f"{path}: line {number}"
         try:
             record = json.loads(line)
             names = {key: record[key] for key in ("mesh", "text", *(["rgb"] if with_rgb else []))}
         except (ValueError, TypeError):
-            raise UserError(f"{where}: is no JSON object") from None
+            raise UserError(f"{where}: not a JSON object; every line needs one, such as {EXAMPLE}") from None
         except KeyError as missing:
-            raise UserError(f"{where}: has no {missing}") from None
+            raise UserError(f"{where}: has no {missing}; every line needs an object such as {EXAMPLE}") from None
         files = {key: _find(name, path, f"{where}: {key}") for key, name in names.items()}
         text = _first_line(files["text"])
         samples.append(Sample(files["mesh"], text, files.get("rgb"), _check_box(record.get("bbox"), where)))
@@ -68,13 +85,14 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
 
 def _find(name: object, json_path: Path, where: str) -> Path:
     if not isinstance(name, str) or leaves_folder(name):
-        raise UserError(f"{where}: '{name}' is not a path inside the data's folder")
+        raise UserError(f"{where}: '{name}' is not a path inside the folder of the data")
     beside = json_path.parent
-    # "samples/mesh/1.jpg" names its own folder, which may be called otherwise by now.
+    # "samples/mesh/1.jpg" names its own folder, which may have been renamed.
     for path in (beside / name, beside.joinpath(*Path(name).parts[1:]), Path(name)):
         if path.is_file():
             return path
-    raise UserError(f"{where}: '{name}' is neither here nor beside {json_path}")
+    hint = " (name a file whose first line is the text)" if where.endswith("text") else ""
+    raise UserError(f"{where}: no file '{name}' beside {json_path} or in the current folder{hint}")
 
 
 def _first_line(path: Path) -> str:
@@ -82,9 +100,9 @@ def _first_line(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text") from None
+        raise UserError(f"{path}: not UTF-8 text") from None
     if not lines or not lines[0].strip():
-        raise UserError(f"{path}: its first line, the picture's text, is empty")
+        raise UserError(f"{path}: its first line is empty; it must be the picture's text")
     return lines[0].strip()
 
 
@@ -95,11 +113,11 @@ def _check_box(box: object, where: str) -> Box | None:
         case [int() | float(), int() | float(), int() | float(), int() | float()] if all(map(math.isfinite, box)):
             left, top, right, bottom = map(int, box)
             return left, top, right, bottom
-    raise UserError(f'{where}: "bbox" is four numbers: left, top, right, bottom')
+    raise UserError(f'{where}: "bbox" must be four numbers: left, top, right, bottom')
 
 
 def content_hash(samples: Sequence[Sample]) -> str:
-    """By which a run remembers its data: texts, boxes and the pictures themselves."""
+    """A SHA-256 of texts, boxes and pictures, by which a run recognises its data."""
     digest = hashlib.sha256()
     for sample in samples:
         files = [fingerprint(path) for path in (sample.mesh, sample.rgb) if path]
@@ -143,9 +161,9 @@ def hand_box(mesh: np.ndarray) -> Box:
 
 
 def views(sample: Sample, size: int = 512) -> tuple[View, View]:
-    """The global view, the whole picture, and the local one, its hands, both (size, size).
+    """The global view, the whole picture, and the local one, its hands, both (size, size) (paper, section 3.1).
 
-    As released, the local mesh is grey, and its box is found in the resized mesh image.
+    As released, the local mesh image is grey, and its box is found in the resized mesh image.
 
     Raises:
         UserError: an unreadable picture, sizes that do not match, no hand, a box outside the picture.
@@ -154,7 +172,7 @@ def views(sample: Sample, size: int = 512) -> tuple[View, View]:
     rgb = load_picture(sample.rgb) if sample.rgb else None
     if rgb is not None and rgb.shape != mesh.shape:
         raise UserError(
-            f"{sample.mesh}: {mesh.shape[1]}x{mesh.shape[0]} pixels, its picture {sample.rgb} has "
+            f"{sample.mesh}: {mesh.shape[1]}x{mesh.shape[0]} pixels, but its photo {sample.rgb} has "
             f"{rgb.shape[1]}x{rgb.shape[0]}"
         )
     scale = size / np.array([mesh.shape[1], mesh.shape[0]] * 2)
@@ -181,8 +199,24 @@ def _as_view(mesh: np.ndarray, rgb: np.ndarray | None) -> View:
     return View(planes(mesh) / 255, None if rgb is None else planes(rgb) / 127.5 - 1)
 
 
+def check_views(samples: Sequence[Sample], size: int) -> None:
+    """Make the views of every sample once, on all cores, so that a bad picture is met now and not after hours.
+
+    Raises:
+        UserError: that of the first bad sample.
+    """
+
+    def check(sample: Sample) -> None:
+        views(sample, size)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        checked = pool.map(check, samples)
+        for _ in progress(checked, total=len(samples), desc="Checking", unit="sample"):
+            pass
+
+
 class HandViews(torch.utils.data.Dataset):
-    """For a DataLoader: the global and local views of samples, with the sample's index."""
+    """For a DataLoader: both views of each sample."""
 
     def __init__(self, samples: Sequence[Sample], size: int) -> None:
         self.samples, self.size = samples, size
@@ -190,7 +224,37 @@ class HandViews(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        whole, local = views(self.samples[index], self.size)
-        pictures = {"global_rgb": whole.rgb, "local_rgb": local.rgb}
-        return {"index": torch.tensor(index), "global_mesh": whole.mesh, "local_mesh": local.mesh, **pictures}
+    def __getitem__(self, index: int) -> ViewPair:
+        return ViewPair(torch.tensor(index), *views(self.samples[index], self.size))
+
+
+def load_batches(
+    samples: Sequence[Sample],
+    size: int,
+    *,
+    batch_size: int,
+    own: slice,
+    start: int,
+    steps: int,
+    seed: int,
+    num_workers: int,
+) -> Iterator[ViewPair]:
+    """This process's part of the batches of the steps from `start` on: an endless shuffle, a function of the seed.
+
+    Args:
+        batch_size: samples of a step on all processes.
+        own: the part of each batch that this process works on.
+        num_workers: processes that read pictures; 0 reads them in this one.
+    """
+    from core.diffusion.noise import derived_seed  # brings diffusers, which reading the data does not need
+
+    def order() -> Iterator[int]:
+        epoch = 0
+        while True:
+            yield from np.random.default_rng(derived_seed(seed, 0, epoch)).permutation(len(samples)).tolist()
+            epoch += 1
+
+    endless = order()
+    rows = [[next(endless) for _ in range(batch_size)][own] for _ in range(steps)][start:]
+    num_workers = num_workers if rows else 0
+    yield from torch.utils.data.DataLoader(HandViews(samples, size), batch_sampler=rows, num_workers=num_workers)

@@ -12,24 +12,28 @@ Examples:
   python -m attentionhand.evaluate --labels meshes/joints.npz --image_folder results/attentionhand --export accepted
 """
 
-import json
 import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
 
-from core.hands.crops import Hand, find_hands
-from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
-from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_writable
+from attentionhand.runs import PICTURES, finished_training, weights_fingerprint
+from core.hands.detection import Hand, find_hands
+from core.metrics.intervals import bootstrap_interval
+from core.metrics.options import resamples
+from core.runs.command_line import argument_parser, command_line, finite_float, positive_int, seed_int
+from core.runs.errors import UserError, reason_of
+from core.runs.files import atomic_folder, check_outputs, check_writable, write_json
 from core.runs.photos import list_photos, map_photos
-from core.runs.processes import progress, say
-from hand1000.evaluation import check_outputs, resamples, write_json
+from core.runs.processes import say
+from core.runs.run import read_record, refuse_unfinished
 
 PCK_LEVELS = (0.1, 0.2)  # of the hand's size
 
@@ -38,16 +42,19 @@ PCK_LEVELS = (0.1, 0.2)  # of the hand's size
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help=".npz with joints_2d (N, 21, 2) in pixels")
-    parser.add_argument("--image_folder", type=Path, required=True, help="result_000_0.png ..., or one picture a label")
+    parser.add_argument(
+        "--image_folder", type=Path, required=True, help="result_000_0.png ..., or one picture for each label"
+    )
     parser.add_argument("--image_size", type=positive_int, default=512, help="pixels a side that joints_2d refer to")
-    parser.add_argument("--threshold", type=float, default=0.1, help="highest error of an exported picture")
+    parser.add_argument("--threshold", type=finite_float, default=0.1, help="highest error of an exported picture")
     parser.add_argument("--export", type=Path, help="new folder for the accepted pictures and joints.npz")
     parser.add_argument("--shuffle", action="store_true", help="compare with other pictures' labels")
     parser.add_argument("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
-    parser.add_argument("--seed", type=seed_int, default=0, help="of shuffle and resamples")
+    parser.add_argument("--seed", type=seed_int, default=0, help="seed of --shuffle and of the resamples")
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     args = parser.parse_args(argv)
+    check_pictures(args.image_folder)
     labels, content = load_labels(args.labels)
     pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
     indices = label_indices(pictures, len(labels), args.image_folder)
@@ -64,16 +71,7 @@ def main(argv=None) -> None:
     wanted = labels / args.image_size
     if args.shuffle:
         wanted = np.roll(wanted, 1 + np.random.default_rng(args.seed).integers(max(1, len(labels) - 1)), axis=0)
-    found = []
-    for result in progress(
-        map_photos(two_hands, pictures, num_workers=args.num_workers),
-        total=len(pictures),
-        desc="Finding hands",
-        unit="image",
-    ):
-        if isinstance(result, UserError):
-            raise result
-        found.append(result)
+    found = map_photos(two_hands, pictures, num_workers=args.num_workers, desc="Finding hands")
     distances = np.array([joint_errors(hands, wanted[index]) for hands, index in zip(found, indices)])
     result = summarise(distances, indices, args.bootstrap, args.seed)
     for name, (value, low, high) in result.items():
@@ -83,7 +81,24 @@ def main(argv=None) -> None:
         plain = {name: [None if np.isnan(one) else one for one in values] for name, values in result.items()}
         write_json(args.json, {**plain, **facts})
     if args.export:
-        export(args, pictures, indices, distances, content)
+        export(args.export, pictures, indices, distances, content, threshold=args.threshold)
+
+
+def check_pictures(folder: Path) -> None:
+    """Refuse pictures of an unfinished attentionhand.inference, or of weights that have changed since.
+
+    Raises:
+        UserError
+    """
+    record = read_record(folder / PICTURES)
+    if record is None:
+        return
+    refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
+    weights = Path(str(record.facts.get("weights")))
+    if weights.exists():
+        finished_training(weights)
+        if weights_fingerprint(weights) != record.settings.get("weights"):
+            raise UserError(f"{folder}: {weights} has changed since these pictures were drawn; draw them anew")
 
 
 def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -99,7 +114,7 @@ def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             content = dict(file)
         joints = content["joints_2d"]
     except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is no .npz with joints_2d ({error})") from None
+        raise UserError(f"{path}: not an .npz file with joints_2d ({reason_of(error)})") from None
     if joints.ndim != 3 or joints.shape[1:] != (21, 2):
         raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2)")
     return joints.astype(float), content
@@ -125,7 +140,8 @@ def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
     return indices
 
 
-def two_hands(photo) -> list[Hand]:
+def two_hands(photo: Image.Image) -> list[Hand]:
+    """At most two hands of a photo."""
     return find_hands(photo, max_num_hands=2)
 
 
@@ -140,49 +156,50 @@ def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:
 
 
 def summarise(
-    distances: np.ndarray, indices: list[int], resamples: int, seed: int
+    distances: np.ndarray, indices: Sequence[int], resamples: int, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     """Value and 95 % bootstrap interval of (N, 21) errors; labels are drawn anew, with all pictures of each."""
-    rng = np.random.default_rng(seed)
-    of_label = [np.flatnonzero(np.array(indices) == label) for label in sorted(set(indices))]
-    draws = [
-        np.concatenate([of_label[one] for one in rng.integers(len(of_label), size=len(of_label))])
-        for _ in range(resamples)
-    ]
-    per_picture = {"hand found": (~np.isnan(distances[:, 0])).astype(float)}
-    per_picture["landmark error"] = distances.mean(axis=1)
-    for level in PCK_LEVELS:
-        per_picture[f"PCK@{level}"] = (np.nan_to_num(distances, nan=np.inf) <= level).mean(axis=1)
-
-    def mean(values: np.ndarray) -> float:
-        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-
+    per_picture = {
+        "hand found": (~np.isnan(distances[:, 0])).astype(float),
+        "landmark error": distances.mean(axis=1),
+        **{f"PCK@{level}": (np.nan_to_num(distances, nan=np.inf) <= level).mean(axis=1) for level in PCK_LEVELS},
+    }
     summary = {}
     for name, values in per_picture.items():
-        means = np.array([mean(values[rows]) for rows in draws])
-        low, high = np.nanquantile(means, (0.025, 0.975)) if not np.isnan(means).all() else (np.nan, np.nan)
-        summary[name] = (mean(values), float(low), float(high))
+        mean = float("nan") if np.isnan(values).all() else float(np.nanmean(values))
+        summary[name] = (mean, *bootstrap_interval(values, indices, resamples=resamples, seed=seed))
     return summary
 
 
-def export(args, pictures, indices, distances: np.ndarray, content: dict[str, np.ndarray]) -> None:
-    """Copy the accepted pictures and write their rows of every label array."""
+def export(
+    target: Path,
+    pictures: Sequence[Path],
+    indices: Sequence[int],
+    distances: np.ndarray,
+    labels: dict[str, np.ndarray],
+    *,
+    threshold: float,
+) -> None:
+    """Copy the accepted pictures to a new folder and write their rows of every label array.
+
+    Raises:
+        UserError: no picture's error is at most `threshold`.
+    """
     errors = distances.mean(axis=1)
-    accepted = [number for number in range(len(pictures)) if errors[number] <= args.threshold]
+    accepted = [number for number in range(len(pictures)) if errors[number] <= threshold]
     if not accepted:
-        raise UserError(f"no picture's error is below --threshold {args.threshold}: nothing to export")
+        raise UserError(f"no picture's error is at most --threshold {threshold}: nothing to export")
     rows = [indices[number] for number in accepted]
-    total = len(content["joints_2d"])
-    arrays = {name: array[rows] for name, array in content.items() if array.ndim and len(array) == total}
-    with atomic_folder(args.export) as folder:
+    total = len(labels["joints_2d"])
+    arrays = {name: array[rows] for name, array in labels.items() if array.ndim and len(array) == total}
+    with atomic_folder(target) as folder:
         (folder / "images").mkdir()
         names = [f"{place:08}{pictures[number].suffix}" for place, number in enumerate(accepted)]
         for number, name in zip(accepted, names):
             shutil.copyfile(pictures[number], folder / "images" / name)
         np.savez(folder / "joints.npz", **{**arrays, "image": np.array(names), "error": errors[accepted]})
-        facts = {"accepted": len(accepted), "of": len(pictures), "threshold": args.threshold}
-        (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
-    say(f"{args.export}: {len(accepted)} of {len(pictures)} pictures accepted")
+        write_json(folder / "export.json", {"accepted": len(accepted), "of": len(pictures), "threshold": threshold})
+    say(f"{target}: {len(accepted)} of {len(pictures)} pictures accepted")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Mesh images and bounding boxes from 3D labels: 21 joints, or triangle meshes. No MANO licence needed.
 
-Joints (.npy or .npz, MediaPipe's order) get the synthetic hand's surface around their bones. An .npz holds
-`joints_3d` (N, 21, 3) or (N, hands, 21, 3), NaN where a hand is missing, and for its place in the picture `joints_2d`
-in pixels (same, 2 numbers). Without those, or with a triangle mesh (.obj, .ply, .glb; MANO's vertices saved as such),
-the hand fills the picture. Meshes need `pip install trimesh embreex`.
+Joints (.npy or .npz, MediaPipe's order) get a hand's surface around their bones. An .npz holds `joints_3d` (N, 21, 3)
+or (N, hands, 21, 3), NaN where a hand is missing, and for their place in the picture `joints_2d` in pixels (the same
+shape, but 2 numbers). Without those, or with a triangle mesh (.obj, .ply, .glb; MANO's vertices saved as such), the
+hand fills the picture. Meshes need `pip install trimesh embreex`.
 
 Examples:
   python -m attentionhand.render_meshes --input meshes/joints.npz --image_size 64 --output_dir rendered
@@ -13,8 +13,8 @@ Examples:
 import json
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,14 +22,23 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/render_meshes.py`
 
 from core.runs.command_line import argument_parser, command_line, positive_int
-from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_writable
+from core.runs.errors import UserError, reason_of
+from core.runs.files import atomic_folder, check_writable, write_lines
 from core.runs.processes import progress, say
 
-WRIST, MIDDLE_KNUCKLE, INDEX_KNUCKLE, PINKY_KNUCKLE = 0, 9, 5, 17
+# torch is imported inside functions: --help and a wrong path answer at once.
+
 MARGIN = 1.25  # of the picture around a hand whose place is not known
-SUPERSAMPLE = 2
+SUPERSAMPLE = 2  # a picture is drawn so many times larger and averaged
 MESHES = (".obj", ".ply", ".glb", ".stl", ".off")
+OPENCV = np.array([1, -1, -1])  # turns OpenCV's axes into OpenGL's
+
+
+class Hands(NamedTuple):
+    """The hands of one picture, y up and z towards the camera."""
+
+    joints: np.ndarray  # (H, 21, 3), NaN where a hand is missing
+    places: np.ndarray | None  # (H, 21, 2), where the joints are in the picture, in pixels; None if not known
 
 
 @command_line
@@ -51,46 +60,57 @@ def main(argv=None) -> None:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         if path.suffix.lower() not in (".npy", ".npz", *MESHES):
-            raise UserError(f"{path}: is neither .npy / .npz joints nor a mesh ({', '.join(MESHES)})")
+            raise UserError(f"{path}: neither .npy / .npz joints nor a mesh ({', '.join(MESHES)})")
     if args.output_dir.exists():
         raise UserError(f"{args.output_dir}: exists already; choose another --output_dir")
     check_writable(args.output_dir)
     size = args.size or args.image_size
 
-    pictures = [draw for path in args.input for draw in drawings(path, args, size)]
+    shapes = [
+        (path, shape)
+        for path in args.input
+        for shape in read_shapes(path, opencv=args.axes == "opencv", scale=size / args.image_size)
+    ]
     with atomic_folder(args.output_dir) as folder:
         (folder / "mesh").mkdir()
         (folder / "text").mkdir()
         lines = []
-        for number, draw in enumerate(progress(pictures, desc="Drawing", unit="picture")):
-            picture = draw()
-            rows, columns = (
-                (picture[..., 0] > 0).any(axis=1).nonzero()[0],
-                (picture[..., 0] > 0).any(axis=0).nonzero()[0],
-            )
+        for number, (path, shape) in enumerate(progress(shapes, desc="Drawing", unit="picture")):
+            if isinstance(shape, Hands):
+                picture = draw_hands(shape.joints, shape.places, size)
+            else:
+                picture = draw_triangles(shape, size)
+            rows, columns = ((picture[..., 0] > 0).any(axis=axis).nonzero()[0] for axis in (1, 0))
             if not len(rows):
-                raise UserError(f"picture {number} of {args.input[0]}: the hand lies outside the picture")
+                raise UserError(f"{path}: the hand of picture {number} lies outside the picture")
             box = [int(side) for side in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
             names = {"mesh": f"mesh/{number:08}.png", "text": f"text/{number:08}.txt"}
             Image.fromarray(picture).save(folder / names["mesh"])
-            (folder / names["text"]).write_text(args.text + "\n", encoding="utf-8")
-            lines.append(json.dumps({**names, "bbox": box}) + "\n")
-        (folder / "modalities.json").write_text("".join(lines), encoding="utf-8")
-    say(f"{args.output_dir}: {len(pictures)} mesh images")
+            write_lines(folder / names["text"], [args.text])
+            lines.append(json.dumps({**names, "bbox": box}))
+        write_lines(folder / "modalities.json", lines)
+    say(f"{args.output_dir}: mesh images drawn: {len(shapes)}")
 
 
-def drawings(path: Path, args, size: int) -> Iterator:
-    """Functions that draw the pictures of one file, its content checked."""
-    flip = np.array([1, -1, -1]) if args.axes == "opencv" else np.ones(3)
+def read_shapes(path: Path, *, opencv: bool, scale: float) -> list[Any]:
+    """What is to be drawn from one file: `Hands` for each picture, or a single triangle mesh (of trimesh).
+
+    Args:
+        opencv: the file's y points down and its z away from the camera.
+        scale: drawn pixels for each pixel of joints_2d.
+
+    Raises:
+        UserError: the file is not what its name promises.
+    """
+    flip = OPENCV if opencv else np.ones(3)
     if path.suffix.lower() in MESHES:
         mesh = load_mesh(path)
         mesh.vertices = mesh.vertices * flip
-        yield lambda: draw_triangles(mesh, size)
-        return
+        return [mesh]
     joints, places = load_joints(path)
-    for index, hands in enumerate(joints):
-        place = None if places is None else places[index] * (size / args.image_size)
-        yield lambda hands=hands, place=place: draw_hands(hands * flip, place, size)
+    return [
+        Hands(hands * flip, None if places is None else places[index] * scale) for index, hands in enumerate(joints)
+    ]
 
 
 def load_joints(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -104,7 +124,7 @@ def load_joints(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         joints = content if isinstance(content, np.ndarray) else content["joints_3d"]
         places = None if isinstance(content, np.ndarray) or "joints_2d" not in content else content["joints_2d"]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: holds no joints_3d ({error})") from None
+        raise UserError(f"{path}: holds no joints_3d ({reason_of(error)})") from None
     for name, array, numbers in (("joints_3d", joints, 3), ("joints_2d", places, 2)):
         if array is not None and (array.ndim not in (3, 4) or array.shape[-2:] != (21, numbers)):
             raise UserError(f"{path}: {name} is {array.shape}, not (N, 21, {numbers}) or (N, hands, 21, {numbers})")
@@ -122,25 +142,33 @@ def draw_hands(hands: np.ndarray, places: np.ndarray | None, size: int) -> np.nd
     """(size, size, 3) uint8: the hands (H, 21, 3) in light grey on black, y up and z towards the camera.
 
     `places` (H, 21, 2) are their joints in pixels; each hand is drawn as if far away from the camera (orthographic),
-    scaled and moved so that its joints fall there best.
+    scaled and moved by least squares so that its joints come to lie there.
+
+    Raises:
+        UserError: all joints are NaN.
     """
     import torch
 
-    from synthetic_hands.render import capsules_of, trace
-    from synthetic_hands.sample import average, mesh_shading, openness_of
+    from core.hands.surface import (
+        MIDDLE_KNUCKLE,
+        WRIST,
+        average,
+        capsules_of,
+        hand_frame,
+        mesh_shading,
+        openness_of,
+        support_points,
+        trace,
+    )
 
-    there = [index for index in range(len(hands)) if np.isfinite(hands[index]).all()]
-    if not there:
+    present = [index for index in range(len(hands)) if np.isfinite(hands[index]).all()]
+    if not present:
         raise UserError("a sample without any hand: all its joints are NaN")
     if places is None:
-        everything = np.concatenate([hands[index] for index in there])
-        low, high = everything[:, :2].min(axis=0), everything[:, :2].max(axis=0)
-        scale = size / ((high - low).max() * MARGIN * 1.2)
-        shift = size / 2 - scale * (low + high) / 2 * (1, -1)
-        places = scale * hands[..., :2] * (1, -1) + shift
+        places = filling_places(hands, hands[present], size)
     large = size * SUPERSAMPLE
     picture, depth = np.zeros((large, large)), np.full((large, large), -np.inf)
-    for index in there:
+    for index in present:
         joints, pixels = hands[index], places[index] * SUPERSAMPLE
         palm = np.linalg.norm(joints[MIDDLE_KNUCKLE] - joints[WRIST])
         flat = joints[:, :2] * (1, -1)
@@ -149,7 +177,7 @@ def draw_hands(hands: np.ndarray, places: np.ndarray | None, size: int) -> np.nd
         half_height = large / 2 / (scale * palm)
         middle = (np.full(2, large / 2) - pixels.mean(axis=0)) / scale + flat.mean(axis=0)
         moved = (joints - [middle[0], -middle[1], joints[WRIST, 2]]) / palm
-        points = with_support(moved)
+        points = support_points(moved, hand_frame(moved))
         capsules = capsules_of(torch.tensor(points, dtype=torch.float32))
         hit = trace(capsules, large, half_height)
         shade, is_hand = mesh_shading(hit, points, openness_of(hit, capsules))
@@ -159,21 +187,11 @@ def draw_hands(hands: np.ndarray, places: np.ndarray | None, size: int) -> np.nd
     return average(255 * picture[..., None].repeat(3, axis=-1), SUPERSAMPLE).clip(0, 255).astype(np.uint8)
 
 
-def with_support(joints: np.ndarray) -> np.ndarray:
-    """The 21 joints (palm lengths) and the four points that carry the palm and the arm, (25, 3)."""
-    from synthetic_hands.hand import THUMB_ROOT
-    from synthetic_hands.render import support_points
-
-    up = joints[MIDDLE_KNUCKLE] - joints[WRIST]
-    up = up / np.linalg.norm(up)
-    aside = joints[INDEX_KNUCKLE] - joints[PINKY_KNUCKLE]
-    aside = aside - (aside @ up) * up
-    aside = aside / max(np.linalg.norm(aside), 1e-9)
-    frame = np.stack([aside, up, np.cross(aside, up)], axis=1)
-    more = support_points(np.zeros((21, 3)))[21:]
-    own = joints[WRIST] + more @ frame.T
-    own[0] = joints[1] + (more[0] - THUMB_ROOT) @ frame.T
-    return np.concatenate([joints, own])
+def filling_places(hands: np.ndarray, present: np.ndarray, size: int) -> np.ndarray:
+    """Places (H, 21, 2) in pixels at which the hands that are present fill the picture."""
+    low, high = present[..., :2].min(axis=(0, 1)), present[..., :2].max(axis=(0, 1))
+    scale = size / ((high - low).max() * MARGIN * 1.2)
+    return scale * hands[..., :2] * (1, -1) + size / 2 - scale * (low + high) / 2 * (1, -1)
 
 
 # Triangles
@@ -183,7 +201,7 @@ def load_mesh(path: Path):
     """A triangle mesh by trimesh.
 
     Raises:
-        UserError: trimesh is not installed, or the file is no mesh.
+        UserError: trimesh is not installed, or can't read the file, or it has no triangles.
     """
     try:
         import trimesh
@@ -192,7 +210,7 @@ def load_mesh(path: Path):
     try:
         mesh = trimesh.load(path, force="mesh")
     except Exception as error:  # trimesh's loaders raise their own
-        raise UserError(f"{path}: trimesh can't read it ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path}: trimesh can't read it ({type(error).__name__}: {reason_of(error)})") from None
     if not len(getattr(mesh, "faces", [])):
         raise UserError(f"{path}: has no triangles")
     return mesh
@@ -200,7 +218,7 @@ def load_mesh(path: Path):
 
 def draw_triangles(mesh, size: int) -> np.ndarray:
     """(size, size, 3) uint8: the mesh in light grey on black, filling the picture, by orthographic rays along z."""
-    from synthetic_hands.sample import MESH_GREY, average
+    from core.hands.surface import MESH_GREY, average
 
     large = size * SUPERSAMPLE
     low, high = mesh.bounds

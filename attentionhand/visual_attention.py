@@ -1,17 +1,106 @@
-"""The visual attention stage (VAS): a ControlNet on the mesh image, and the UNet under its control."""
+"""The visual attention stage (VAS): a ControlNet on the mesh image, and AttentionHand's whole loss.
+
+Paper, section 3.3 (conditioning phase). One training step is
+
+    noise = draw_noise(seed, step, shape)                               all random numbers of the step
+    views = noisy_views(vae, noise_scheduler, pair, noise, ...)         the global and the local view, noised
+    views = excite_views(tas_unet, views, ...)                          the text attention stage (text_attention.py)
+    losses = attentionhand_loss(unet, stage, timesteps, embeds, *views)
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 
-HINT_CHANNELS = (16, 32, 96, 256)  # of the mesh image's encoder; every next one halves the side
+from attentionhand.data import ViewPair
+from core.diffusion.encoding import posterior_sample
+from core.diffusion.noise import derived_seed, noise_loss
+
+HINT_CHANNELS = (16, 32, 96, 256)  # of the mesh image's encoder; each one after the first halves the side
 GUESS_DECAY = 0.825
 
 
-def new_stage(unet: UNet2DConditionModel, vae: AutoencoderKL, seed: int = 0) -> ControlNetModel:
-    """A VAS with the UNet's weights that changes nothing yet; its hint comes out at the latents' side.
+# The noised views
 
-    `seed` is that of the mesh encoder's random weights.
+
+class ViewNoise(NamedTuple):
+    """A view's random numbers, (B, C, h, w) each."""
+
+    posterior: torch.Tensor  # for the sample of the VAE's posterior
+    noise: torch.Tensor  # epsilon
+
+
+class StepNoise(NamedTuple):
+    """All random numbers of a training step."""
+
+    timesteps: torch.Tensor  # (B,), uniform in 0 to 999, the same for both views
+    global_view: ViewNoise
+    local_view: ViewNoise
+
+
+class NoisyView(NamedTuple):
+    """A batch of one view as the UNet meets it."""
+
+    latents: torch.Tensor  # z_t, (B, C, h, w)
+    mesh: torch.Tensor  # (B, 3, H, W) in [0, 1]
+    noise: torch.Tensor  # epsilon, (B, C, h, w), that was added
+    positions: Sequence[Sequence[int]]  # the CLIP positions that the text attention stage excites, for each sample
+
+
+def draw_noise(
+    seed: int, step: int, shape: Sequence[int], own: slice = slice(None), device: torch.device | str = "cpu"
+) -> StepNoise:
+    """The random numbers of a step, a function of seed and step alone, drawn on the CPU for every device alike.
+
+    Args:
+        shape: (B, C, h, w) of the whole batch's latents, that of all processes.
+        own: the part of the batch that this process works on.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(seed, 1, step))
+    timesteps = torch.randint(1000, (shape[0],), generator=generator)
+    drawn = [torch.randn(tuple(shape), generator=generator)[own].to(device) for _ in range(4)]
+    return StepNoise(timesteps[own].to(device), ViewNoise(*drawn[:2]), ViewNoise(*drawn[2:]))
+
+
+def noisy_views(
+    vae: AutoencoderKL,
+    noise_scheduler: DDPMScheduler,
+    pair: ViewPair,
+    noise: StepNoise,
+    global_positions: Sequence[Sequence[int]],
+    local_positions: Sequence[Sequence[int]],
+    *,
+    local_view: str = "paper",
+) -> list[NoisyView]:
+    """z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) epsilon of the global view and, after it, of the local one.
+
+    Args:
+        pair: a batch of both views, on the VAE's device like the noise.
+        local_view: "paper" noises the local view's own latents, "released" the global ones, "none" leaves the view out.
+    """
+
+    def noised(clean: torch.Tensor, own: ViewNoise, mesh: torch.Tensor, positions) -> NoisyView:
+        latents = noise_scheduler.add_noise(clean, own.noise, noise.timesteps)
+        return NoisyView(latents, mesh, own.noise, positions)
+
+    clean = posterior_sample(vae, pair.global_view.rgb, noise.global_view.posterior)
+    views = [noised(clean, noise.global_view, pair.global_view.mesh, global_positions)]
+    if local_view == "paper":
+        clean = posterior_sample(vae, pair.local_view.rgb, noise.local_view.posterior)
+    if local_view != "none":
+        views.append(noised(clean, noise.local_view, pair.local_view.mesh, local_positions))
+    return views
+
+
+# The stage
+
+
+def new_stage(unet: UNet2DConditionModel, vae: AutoencoderKL, seed: int = 0) -> ControlNetModel:
+    """A visual attention stage with the UNet's weights, which changes nothing before it is trained.
+
+    Its encoding of the mesh image has the latents' side. `seed` is that of the encoder's random weights.
     """
     halvings = len(vae.config.block_out_channels) - 1
     with torch.random.fork_rng(devices=[]):
@@ -26,28 +115,33 @@ def control(
     prompt_embeds: torch.Tensor,
     mesh: torch.Tensor,
     *,
-    conditioning_scale: float = 1.0,
+    strength: float = 1.0,
     guess_mode: bool = False,
     only_mid_control: bool = False,
 ) -> list[torch.Tensor]:
     """The residuals of the UNet's skip connections and, last, of its middle (13 for Stable Diffusion 1.x).
 
-    Guess mode scales residual i of n by 0.825^(n - 1 - i), as released; diffusers' own is a logspace from 0.1 to 1.
-
     Args:
         mesh: (B, 3, H, W) in [0, 1].
+        strength: multiplies all residuals.
+        guess_mode: also scales residual i of n by 0.825^(n - 1 - i), as released; diffusers has a logspace instead.
+        only_mid_control: the middle's residual alone; the others are 0.
     """
     down, middle = stage(latents, timesteps, prompt_embeds, mesh, return_dict=False)
     residuals = [*down, middle]
     last = len(residuals) - 1
-    scales = [conditioning_scale * (GUESS_DECAY ** (last - i) if guess_mode else 1) for i in range(last + 1)]
+    scales = [strength * (GUESS_DECAY ** (last - i) if guess_mode else 1) for i in range(last + 1)]
     if only_mid_control:
         scales[:-1] = [0.0] * last
     return [residual * scale for residual, scale in zip(residuals, scales)]
 
 
 def controlled_noise(
-    unet: UNet2DConditionModel, latents, timesteps, prompt_embeds, residuals: list[torch.Tensor]
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    residuals: Sequence[torch.Tensor],
 ) -> torch.Tensor:
     """The UNet's noise prediction (B, C, h, w) under control."""
     return unet(
@@ -59,8 +153,42 @@ def controlled_noise(
     ).sample
 
 
-def view_loss(unet, stage, latents, timesteps, prompt_embeds, mesh, noise, **options) -> torch.Tensor:
-    """Mean squared error of the predicted noise of one view, (B,)."""
-    residuals = control(stage, latents, timesteps, prompt_embeds, mesh, **options)
-    noise_pred = controlled_noise(unet, latents, timesteps, prompt_embeds, residuals)
-    return F.mse_loss(noise_pred.float(), noise.float(), reduction="none").mean(dim=(1, 2, 3))
+# The loss
+
+
+class Losses(NamedTuple):
+    """AttentionHand's loss and its two halves, means over the batch."""
+
+    total: torch.Tensor
+    global_view: torch.Tensor
+    local_view: torch.Tensor | None  # None where the local view is left out
+
+
+def attentionhand_loss(
+    unet: UNet2DConditionModel,
+    stage: ControlNetModel,
+    timesteps: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    global_view: NoisyView,
+    local_view: NoisyView | None = None,
+    *,
+    only_mid_control: bool = False,
+) -> Losses:
+    """AttentionHand's training loss (paper, section 3.3): half the global and half the local view's noise loss.
+
+        L = 1/2 E ||eps_g - eps_theta(z_t^g, t, c, m_g)||^2 + 1/2 E ||eps_l - eps_theta(z_t^l, t, c, m_l)||^2
+
+    z_t are the noisy latents after the text attention stage, eps the noise in them, t the timestep and c the text's
+    embedding, both shared by the views, m the mesh image. Without a local view the loss is the global one.
+    """
+
+    def view_loss(view: NoisyView) -> torch.Tensor:
+        residuals = control(stage, view.latents, timesteps, prompt_embeds, view.mesh, only_mid_control=only_mid_control)
+        noise_pred = controlled_noise(unet, view.latents, timesteps, prompt_embeds, residuals)
+        return noise_loss(noise_pred, view.noise).mean()
+
+    global_loss = view_loss(global_view)
+    if local_view is None:
+        return Losses(global_loss, global_loss, None)
+    local_loss = view_loss(local_view)
+    return Losses(0.5 * global_loss + 0.5 * local_loss, global_loss, local_loss)

@@ -9,8 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from core.hands.surface import (
+    PALM_PARTS,
+    SLEEVE,
+    Hit,
+    average,
+    capsules_of,
+    mesh_shading,
+    openness_of,
+    shading,
+    support_points,
+    trace,
+)
 from synthetic_hands.hand import POSES, joints_of, rotation
-from synthetic_hands.render import ARM_END, PALM_PARTS, SLEEVE, Hit, capsules_of, distance, support_points, trace
 
 SKINS = {"light": (240, 200, 176), "tanned": (206, 154, 120), "brown": (150, 102, 74), "dark": (92, 62, 48)}
 SLEEVES = {"red": (176, 40, 44), "green": (52, 120, 66), "blue": (44, 72, 150), "grey": (112, 114, 120)}
@@ -19,8 +30,6 @@ WALLS = {"white": (226, 226, 220), "yellow": (228, 214, 150), "blue": (150, 176,
 WALLS |= {"green": (160, 190, 160), "grey": (150, 152, 156)}
 TEXTURES = ("plain", "striped", "dotted")
 POSE_NOISE = 4  # degrees
-MESH_GREY = 0.78
-WRIST_LENGTH = 0.1  # palm lengths of the forearm that count as hand
 TIP_PARTS = [len(PALM_PARTS) + 3 * finger + 2 for finger in range(5)]  # thumb first
 
 
@@ -82,7 +91,7 @@ def draw_sample(
     texture = rng.choice(TEXTURES)
     rgb = _wall(wall, texture, large, rng)
     colours = _surface(hit, skin, SLEEVES[sleeve], palm, dorsal, rng)
-    rgb[hit.mask] = (colours * _shading(hit, light, openness)[..., None])[hit.mask.numpy()]
+    rgb[hit.mask] = (colours * shading(hit, light, openness)[..., None])[hit.mask.numpy()]
     rgb += rng.normal(0, 4, rgb.shape)
     shade, is_hand = mesh_shading(hit, points, openness)
     mesh = (255 * shade)[..., None].repeat(3, axis=-1)
@@ -105,17 +114,6 @@ def draw_sample(
         gesture=gesture,
         caption=f"a {skin_name} hand with a {sleeve} sleeve in front of a {pattern}{wall} wall",
     )
-
-
-def mesh_shading(hit: Hit, points: np.ndarray, openness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh image's brightness (S, S), 0 to 1, and its mask: the hand without forearm and sleeve, lit from the front.
-
-    `points` (25, 3) are those that the hit's capsules stand on.
-    """
-    arm = points[ARM_END] - points[0]
-    below_wrist = (hit.point.numpy() - points[0]) @ arm / np.linalg.norm(arm)
-    is_hand = hit.mask.numpy() & (below_wrist < WRIST_LENGTH)
-    return MESH_GREY * _shading(hit, np.array([0.0, 0.2, 1.0]), openness) * is_hand, is_hand
 
 
 # Colours
@@ -148,25 +146,6 @@ def _surface(hit: Hit, tone: float, sleeve, palm: np.ndarray, dorsal: np.ndarray
     return colours
 
 
-def _shading(hit: Hit, light: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """Brightness (S, S): soft light from one side, darker in the hollows, a little gloss."""
-    light = light / np.linalg.norm(light)
-    towards = hit.normal.numpy() @ light
-    half = light + [0, 0, 1]
-    gloss = (hit.normal.numpy() @ (half / np.linalg.norm(half))).clip(0, 1) ** 24
-    return (0.36 + 0.62 * ((towards + 0.25) / 1.25).clip(0, 1)) * (0.5 + 0.5 * openness) + 0.10 * gloss
-
-
-def openness_of(hit: Hit, capsules) -> np.ndarray:
-    """(S, S) 0 to 1: how free the space in front of each point is."""
-    free = torch.zeros_like(hit.along)
-    points, normals = hit.point[hit.mask], hit.normal[hit.mask]
-    taps = (0.06, 0.16, 0.3)
-    if len(points):
-        free[hit.mask] = sum((distance(points + tap * normals, capsules) / tap).clamp(0, 1) for tap in taps) / len(taps)
-    return free.cpu().numpy()
-
-
 def _wall(name: str, texture: str, size: int, rng) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
     brightness = 1 + rng.uniform(-0.12, 0.12) * (x - 0.5) + rng.uniform(-0.12, 0.12) * (y - 0.5)
@@ -177,12 +156,6 @@ def _wall(name: str, texture: str, size: int, rng) -> np.ndarray:
     elif texture == "dotted":
         brightness *= 1 - 0.2 * (((x / period) % 1 - 0.5) ** 2 + ((y / period) % 1 - 0.5) ** 2 < 0.06)
     return np.array(WALLS[name], dtype=float) * brightness[..., None]
-
-
-def average(picture: np.ndarray, times: int) -> np.ndarray:
-    """(S, S, C) from (S * times, S * times, C): the mean of each square."""
-    size = len(picture) // times
-    return picture.reshape(size, times, size, times, -1).mean(axis=(1, 3))
 
 
 def _backs_of_tips(points: np.ndarray) -> np.ndarray:

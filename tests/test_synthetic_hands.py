@@ -9,10 +9,10 @@ from conftest import error_of, files_under, pixels
 from PIL import Image
 
 from core.hands.crops import find_hands
+from core.hands.surface import capsules_of, distance, part_distances, support_points, trace
 from hand1000.gestures import gesture_mentions
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import FINGER_BONES, POSES, THUMB_BONES, joints_of, rotation
-from synthetic_hands.render import capsules_of, distance, part_distances, support_points, trace
 from synthetic_hands.sample import draw_sample, skin_colour
 
 

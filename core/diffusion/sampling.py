@@ -35,7 +35,7 @@ def ddim(
     latents: torch.Tensor,
     *,
     num_inference_steps: int,
-    before_step: Denoise = lambda latents, timestep: latents,
+    before_step: Denoise | None = None,
     after_step: Callable[[], object] = lambda: None,
 ) -> torch.Tensor:
     """DDIM (Song et al. 2021, eta 0) from noise (B, C, h, w) to final latents, float32.
@@ -47,7 +47,8 @@ def ddim(
     """
     scheduler.set_timesteps(num_inference_steps)
     for timestep in scheduler.timesteps.to(latents.device):
-        latents = before_step(latents, timestep)
+        if before_step:
+            latents = before_step(latents, timestep)
         latents = scheduler.step(denoise(latents, timestep), timestep, latents).prev_sample
         after_step()
     return latents

@@ -79,18 +79,24 @@ class Run:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Work here alone during the block; a killed process holds nothing.
+        """Work here alone during the block; a killed process holds nothing. A new folder stays only if a run began.
 
         Raises:
             UserError: somebody else works here.
         """
         if not self.path.is_file():
             self._refuse_foreign_files()  # before a lock file is left in a folder that is somebody else's
+        is_new = self.owns_folder and not self.folder.exists()
+        lock = self.path.with_name(f".{self.path.stem}.lock")
         taken = f"{self.place}: another {self.what} is in progress there; wait for it, or choose another {self.flag}"
-        with hold_lock(self.path.with_name(f".{self.path.stem}.lock"), taken):
+        with hold_lock(lock, taken):
             if self.owns_folder and is_main_process():
                 remove_leftovers(self.folder)
-            yield
+            try:
+                yield
+            finally:
+                if is_new and is_main_process() and list(self.folder.iterdir()) == [lock]:
+                    shutil.rmtree(self.folder)
 
     def record(self) -> Record | None:
         """The record of a run with these settings; None where nothing was begun.
@@ -183,7 +189,7 @@ class Run:
             raise UserError(f"{checkpoint}: no such checkpoint")
         state = read_json(checkpoint / STATE, f"{checkpoint}: not a checkpoint of a {self.what}")
         if not isinstance(state.get("settings"), dict):
-            raise UserError(f"{checkpoint}: damaged checkpoint ({STATE} has no settings); remove it")
+            raise damaged_checkpoint(checkpoint, f"{STATE} has no settings")
         if different := differing_settings(state.pop("settings"), self.settings):
             raise UserError(f"{checkpoint}: belongs to a {self.what} of other settings ({different})")
         return state
@@ -241,8 +247,31 @@ def read_record(path: Path) -> Record | None:
     content = read_json(path, f"{path}: damaged")
     status, settings = content.pop("status", None), content.pop("settings", None)
     if status not in (UNFINISHED, FINISHED) or not isinstance(settings, dict):
-        raise UserError(f"{path}: damaged (no status or no settings in it); remove it or choose another folder")
+        raise damaged(path, "no status or no settings in it")
     return Record(status, settings, content)
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error to raise where a record's facts are not what they should be."""
+    return UserError(f"{path}: damaged ({reason}); remove it or choose another folder")
+
+
+def damaged_checkpoint(checkpoint: Path, reason: str) -> UserError:
+    """The error to raise where a checkpoint does not hold what its run needs."""
+    return UserError(f"{checkpoint}: damaged checkpoint ({reason}); remove it")
+
+
+def refuse_unfinished(path: Path, record: Record, what: str, how: str = "with --resume_from_checkpoint latest") -> None:
+    """For who takes what another run made.
+
+    Args:
+        how: to resume it, for the message.
+
+    Raises:
+        UserError: it is not finished.
+    """
+    if record.status != FINISHED:
+        raise UserError(f"{path.parent}: holds an unfinished {what}; resume it first {how}")
 
 
 def read_json(path: Path, problem: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Hands as pictures: a smooth union of tapered capsules along the bones, drawn by sphere tracing in torch.
+"""A hand's surface around its 21 joints: a smooth union of tapered capsules along the bones, and its picture.
 
-Camera frame: x to the right, y up, z towards the camera, orthographic or pinhole; a picture of `size` pixels shows
-2 x `half_height` palm lengths.
+Drawn by sphere tracing in torch. Camera frame: x to the right, y up, z towards the camera, orthographic or pinhole; a
+picture of `size` pixels shows 2 x `half_height` palm lengths (wrist to middle knuckle).
 """
 
 from typing import NamedTuple
@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from synthetic_hands.hand import THUMB_ROOT
-
+WRIST, THUMB_ROOT, INDEX_KNUCKLE, MIDDLE_KNUCKLE, PINKY_KNUCKLE = 0, 1, 5, 9, 17  # MediaPipe's numbers
 STEPS, CLOSE_ENOUGH = 48, 2e-3  # of sphere tracing; palm lengths
 PALM_BLEND, FINGER_BLEND = 0.07, 0.022  # palm lengths over which capsules melt into each other
 
@@ -51,12 +50,31 @@ FINGER_PARTS = (
 SLEEVE_PARTS = [(24, 23, 0.29, 0.34)]
 PARTS = PALM_PARTS + FINGER_PARTS + SLEEVE_PARTS
 SLEEVE, ARM_END = len(PARTS) - 1, 23  # a part, and a point
+# Points 21 to 24: which joint each of them stands beside, and how far from it in a right hand's own frame.
+SUPPORTED = [THUMB_ROOT, WRIST, WRIST, WRIST]
+SUPPORT = [(-0.08, -0.06, -0.02), (-0.16, 0.12, 0.04), (0, -3.2, 0), (0, -0.62, 0)]
+MESH_GREY, MESH_LIGHT = 0.78, (0.0, 0.2, 1.0)  # of a mesh image: brightness, and where its light comes from
+WRIST_LENGTH = 0.1  # palm lengths of the forearm that count as hand
 
 
-def support_points(joints: np.ndarray) -> np.ndarray:
-    """The 21 joints of a right hand in its own frame and four points that carry the palm and the arm, (25, 3)."""
-    more = [THUMB_ROOT + [-0.08, -0.06, -0.02], [-0.16, 0.12, 0.04], [0, -3.2, 0], [0, -0.62, 0]]
-    return np.concatenate([joints, more])
+def support_points(joints: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
+    """The 21 joints of a hand and four points that carry the palm and the arm, (25, 3) palm lengths.
+
+    Args:
+        frame: (3, 3), its columns the hand's own axes as `hand_frame` gives them; None where those are x, y and z.
+    """
+    offsets = np.array(SUPPORT) if frame is None else np.array(SUPPORT) @ frame.T
+    return np.concatenate([joints, joints[SUPPORTED] + offsets])
+
+
+def hand_frame(joints: np.ndarray) -> np.ndarray:
+    """A hand's own axes as the columns of a (3, 3): towards the thumb's side, along the palm, out of the palm."""
+    up = joints[MIDDLE_KNUCKLE] - joints[WRIST]
+    up = up / np.linalg.norm(up)
+    aside = joints[INDEX_KNUCKLE] - joints[PINKY_KNUCKLE]
+    aside = aside - (aside @ up) * up
+    aside = aside / max(np.linalg.norm(aside), 1e-9)
+    return np.stack([aside, up, np.cross(aside, up)], axis=1)
 
 
 def capsules_of(points: torch.Tensor, thickness: float = 1) -> Capsules:
@@ -132,3 +150,42 @@ def surface_normals(where: torch.Tensor, capsules: Capsules) -> torch.Tensor:
     corners = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], device=where.device)
     gradient = sum(corner * distance(where + 5e-3 * corner, capsules)[:, None] for corner in corners)
     return torch.nn.functional.normalize(gradient, dim=-1)
+
+
+# Shading
+
+
+def shading(hit: Hit, light: np.ndarray, openness: np.ndarray) -> np.ndarray:
+    """Brightness (S, S): soft light from one side, darker in the hollows, a little gloss."""
+    light = light / np.linalg.norm(light)
+    towards = hit.normal.numpy() @ light
+    half = light + [0, 0, 1]
+    gloss = (hit.normal.numpy() @ (half / np.linalg.norm(half))).clip(0, 1) ** 24
+    return (0.36 + 0.62 * ((towards + 0.25) / 1.25).clip(0, 1)) * (0.5 + 0.5 * openness) + 0.10 * gloss
+
+
+def openness_of(hit: Hit, capsules: Capsules) -> np.ndarray:
+    """(S, S) 0 to 1: how free the space in front of each point is."""
+    free = torch.zeros_like(hit.along)
+    points, normals = hit.point[hit.mask], hit.normal[hit.mask]
+    taps = (0.06, 0.16, 0.3)
+    if len(points):
+        free[hit.mask] = sum((distance(points + tap * normals, capsules) / tap).clamp(0, 1) for tap in taps) / len(taps)
+    return free.cpu().numpy()
+
+
+def mesh_shading(hit: Hit, points: np.ndarray, openness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh image's brightness (S, S), 0 to 1, and its mask: the hand without forearm and sleeve, lit from the front.
+
+    `points` (25, 3) are those that the hit's capsules stand on.
+    """
+    arm = points[ARM_END] - points[WRIST]
+    below_wrist = (hit.point.numpy() - points[WRIST]) @ arm / np.linalg.norm(arm)
+    is_hand = hit.mask.numpy() & (below_wrist < WRIST_LENGTH)
+    return MESH_GREY * shading(hit, np.array(MESH_LIGHT), openness) * is_hand, is_hand
+
+
+def average(picture: np.ndarray, times: int) -> np.ndarray:
+    """(S, S, C) from (S * times, S * times, C): the mean of each square."""
+    size = len(picture) // times
+    return picture.reshape(size, times, size, times, -1).mean(axis=(1, 3))

@@ -1,0 +1,52 @@
+"""What a folder of AttentionHand's weights tells before anything is loaded: whether it is finished, and its hash.
+
+output/attentionhand/
+  attentionhand.json                    the run's record: settings, steps, versions; "finished" comes last
+  config.json, diffusion_pytorch_model.safetensors    the visual attention stage, a diffusers ControlNet
+  unet/                                 the UNet, where --sd_unlocked trained its decoder
+  losses.csv                            step,global_loss,local_loss
+  checkpoints/checkpoint-500/           a ControlNet too, with losses.csv, optimizer.pt and state.json
+  validation/step_000500.png
+"""
+
+from pathlib import Path
+
+from core.runs.files import fingerprint, fingerprint_if_local
+from core.runs.run import Record, damaged, read_record, refuse_unfinished
+
+TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
+STAGE_FILE = "diffusion_pytorch_model.safetensors"
+LOSS_COLUMNS = ("step", "global_loss", "local_loss")
+
+
+def finished_training(weights: Path) -> Record | None:
+    """The record of the training that a run folder holds; None where `weights` are of another kind.
+
+    Raises:
+        UserError: the training is unfinished, or its record is damaged.
+    """
+    record = read_record(weights / TRAINING)
+    if record:
+        refuse_unfinished(weights / TRAINING, record, "training")
+    return record
+
+
+def steps_of(folder: Path, record: Record) -> int:
+    """How many steps a finished training has made. Raises UserError where its record does not tell."""
+    steps = record.facts.get("steps")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise damaged(folder / TRAINING, f"its steps are {steps!r}")
+    return steps
+
+
+def weights_fingerprint(weights: Path) -> str:
+    """Of a file, or of the weights in a folder without its checkpoints and pictures."""
+    if weights.is_file():
+        return fingerprint(weights)
+    parts = [weights / "config.json", *sorted(weights.glob("diffusion_pytorch_model*")), weights / "unet"]
+    return "".join(fingerprint(part) for part in parts if part.exists())
+
+
+def model_identity(model: str | None) -> str | None:
+    """The hash of a model on this machine, wherever it lies, and the name of one of the hub."""
+    return fingerprint_if_local(model) or model
