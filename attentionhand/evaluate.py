@@ -12,6 +12,7 @@ Examples:
   python -m attentionhand.evaluate --labels meshes/joints.npz --image_folder results/attentionhand --export accepted
 """
 
+import json
 import re
 import shutil
 import sys
@@ -30,7 +31,7 @@ from core.metrics.intervals import bootstrap_interval
 from core.metrics.options import resamples
 from core.runs.command_line import argument_parser, command_line, finite_float, positive_int, seed_int
 from core.runs.errors import UserError, reason_of
-from core.runs.files import atomic_folder, check_outputs, check_writable, write_json
+from core.runs.files import atomic_folder, check_outputs, check_writable, write_json, write_lines
 from core.runs.photos import list_photos, map_photos
 from core.runs.processes import say
 from core.runs.run import read_record, refuse_unfinished
@@ -197,7 +198,9 @@ def export(
         names = [f"{place:08}{pictures[number].suffix}" for place, number in enumerate(accepted)]
         for number, name in zip(accepted, names):
             shutil.copyfile(pictures[number], folder / "images" / name)
-        np.savez(folder / "joints.npz", **{**arrays, "image": np.array(names), "error": errors[accepted]})
+        facts = {"image": np.array(names), "error": errors[accepted], "label": np.array(rows)}
+        np.savez(folder / "joints.npz", **{**arrays, **facts})
+        write_lines(folder / "modalities.json", [json.dumps({"rgb": f"images/{name}"}) for name in names])
         write_json(folder / "export.json", {"accepted": len(accepted), "of": len(pictures), "threshold": threshold})
     say(f"{target}: {len(accepted)} of {len(pictures)} pictures accepted")
 

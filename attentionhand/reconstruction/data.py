@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from attentionhand.reconstruction.network import LEFT, RIGHT
 from core.runs.errors import UserError, reason_of
-from core.runs.files import leaves_folder, read_lines
+from core.runs.files import leaves_folder, read_lines, sha256_of_files
 from core.runs.photos import load_photo, unreadable_photos
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
@@ -30,6 +31,7 @@ SCALE = {MM: 100.0, PALMS: 1.0}  # the network's unit, about a palm length, in e
 # By the length of the palm, wrist to middle knuckle: a hand's is about 0.1 m.
 PALM_RANGES = {"m": (0.03, 0.2), PALMS: (0.5, 2.0), MM: (30.0, 200.0)}
 MARGIN = 1.3  # side of the crop over the longer side of the joints' box: fingers are thicker than their joints
+SIZES_CHECKED, SEVERAL = 32, 4  # pictures whose size is compared with the joints; so many can't all be in a corner
 GROUP_NAMES = ("gesture", "sequence", "gestures", "sequences")
 
 
@@ -73,10 +75,11 @@ def read_hands(folder: Path) -> HandSet:
             raise UserError(f"{path}: has no {lacks} ({name}), which reconstruction is trained and tested on")
     count = len(photos)
     handedness = content["handedness"].reshape(len(content["handedness"]), -1)  # (N, hands)
-    joints_2d, joints_3d = (both_hands(path, name, content[name], handedness, count) for name in ("joints_2d", "joints_3d"))
-    if np.isnan(joints_3d[:, :, WRIST]).any(axis=-1).all(axis=1).any():
-        row = int(np.isnan(joints_3d[:, :, WRIST]).any(axis=-1).all(axis=1).argmax())
-        raise UserError(f"{path}: row {row + 1} has no hand with a 3D wrist; leave such pictures out")
+    joints_2d = both_hands(path, "joints_2d", content["joints_2d"], handedness, count)
+    joints_3d = both_hands(path, "joints_3d", content["joints_3d"], handedness, count)
+    without = np.flatnonzero(np.isnan(joints_3d[:, :, WRIST]).any(axis=-1).all(axis=1))
+    if len(without):
+        raise UserError(f"{path}: row {without[0] + 1} has no hand with a 3D wrist; leave such pictures out")
     unit, factor = unit_of(path, joints_3d)
     joints_3d = factor * to_opencv_axes(path, joints_2d, joints_3d)
     group = next((content[name] for name in GROUP_NAMES if name in content), np.full(count, ""))
@@ -85,7 +88,7 @@ def read_hands(folder: Path) -> HandSet:
         if array.shape != (count,):
             raise UserError(f"{path}: {name} has the shape {array.shape}, not ({count},)")
     hands = HandSet(folder, photos, joints_2d, joints_3d.astype(np.float32), group.astype(str), labels, unit)
-    check_inside(hands)
+    check_sizes(hands, content.get("size"))
     return hands
 
 
@@ -184,22 +187,33 @@ def to_opencv_axes(path: Path, joints_2d: np.ndarray, joints_3d: np.ndarray) -> 
             f"{path}: joints_3d do not lie as joints_2d do (x agrees by {x:.2f}, y by {y:.2f}, 1 is best); "
             "give them in the camera's frame, x to the right"
         )
-    return joints_3d if y > 0 else joints_3d * np.float32([1, -1, -1])
+    return joints_3d if y > 0 else joints_3d * np.array([1, -1, -1], np.float32)
 
 
-def check_inside(hands: HandSet) -> None:
+def check_sizes(hands: HandSet, sizes: np.ndarray | None) -> None:
     """Refuse a folder whose pictures are not of the size that the joints' pixels refer to.
 
+    Args:
+        sizes: (N, 2) width and height that the labels are for, where the folder says so. Otherwise a hand outside its
+            picture tells, or several that all keep to the upper left quarter.
+
     Raises:
-        UserError: in the first picture no joint lies inside, or most hands cover next to nothing of it.
+        UserError
     """
-    photo = load_photo(hands.photos[0])
-    low, high = np.nanmin(hands.joints_2d[0], axis=(0, 1)), np.nanmax(hands.joints_2d[0], axis=(0, 1))
-    centre = (low + high) / 2
-    if (centre < 0).any() or (centre > photo.size).any():
+    corners = []
+    for row, photo in enumerate(hands.photos[:SIZES_CHECKED]):
+        with Image.open(photo) as image:
+            width, height = image.size
+        low, high = (end(hands.joints_2d[row], axis=(0, 1)) / (width, height) for end in (np.nanmin, np.nanmax))
+        corners.append(high)
+        is_other = sizes is not None and (width, height) != tuple(sizes[row])
+        if is_other or (low > 1).any() or (high < 0).any() or (high - low > 2).any():
+            wanted = f"{sizes[row][0]:.0f}x{sizes[row][1]:.0f}" if sizes is not None else "another size"
+            raise UserError(f"{photo}: {width}x{height} pixels, but joints_2d of {hands.folder} are for {wanted}")
+    if sizes is None and len(corners) >= SEVERAL and np.max(corners) < 0.5:
         raise UserError(
-            f"{hands.photos[0]}: {photo.width}x{photo.height} pixels, but its hand is at "
-            f"({centre[0]:.0f}, {centre[1]:.0f}); joints_2d refer to pictures of another size"
+            f"{hands.photos[0]}: {width}x{height} pixels, but all hands of {hands.folder} keep to a quarter of them; "
+            "joints_2d refer to smaller pictures"
         )
 
 
@@ -262,8 +276,11 @@ class View(NamedTuple):
     occluder_seed: int = 0
 
 
+UNCHANGED = View()
+
+
 def random_view(rng: np.random.Generator) -> View:
-    """A view for training: crop, scale, rotation, mirror, colours, and in half of the pictures a patch over the hand."""
+    """A view for training: crop, scale, rotation, mirror, colours, and in half of the pictures a patch on top."""
     centre, size = rng.uniform(0.1, 0.9, 2), rng.uniform(0.1, 0.4, 2)
     covered, occluder_seed = rng.random() < 0.5, int(rng.integers(2**31))
     left, top, right, bottom = (*(centre - size / 2).clip(0, 1), *(centre + size / 2).clip(0, 1))
@@ -281,7 +298,7 @@ def random_view(rng: np.random.Generator) -> View:
     )
 
 
-def target_of(hands: HandSet, row: int, size: int, view: View = View()) -> Target:
+def target_of(hands: HandSet, row: int, size: int, view: View = UNCHANGED) -> Target:
     """Picture and label of a row as the network sees them, (3, size, size)."""
     picture = crop(np.asarray(load_photo(hands.photos[row])), crop_matrix(hands.joints_2d[row], size, view), size)
     picture = recoloured(picture.astype(np.float32) / 255, view)
@@ -298,7 +315,7 @@ def target_of(hands: HandSet, row: int, size: int, view: View = View()) -> Targe
     )
 
 
-def crop_matrix(joints_2d: np.ndarray, size: int, view: View = View()) -> np.ndarray:
+def crop_matrix(joints_2d: np.ndarray, size: int, view: View = UNCHANGED) -> np.ndarray:
     """(2, 3): from pixels of a picture to pixels of the square crop around its hands (2, 21, 2)."""
     low, high = np.nanmin(joints_2d, axis=(0, 1)), np.nanmax(joints_2d, axis=(0, 1))
     side = MARGIN * view.scale * max(float((high - low).max()), 2.0)
@@ -329,7 +346,7 @@ def recoloured(picture: np.ndarray, view: View) -> np.ndarray:
     if view.contrast != 1.0:
         mean = picture.mean()
         picture = (picture - mean) * np.float32(view.contrast) + mean
-    picture = picture * np.float32(view.gain)
+    picture = picture * np.array(view.gain, np.float32)
     if view.occluder:
         left, top, right, bottom = (round(len(picture) * share) for share in view.occluder)
         rng = np.random.default_rng(view.occluder_seed)
@@ -338,7 +355,7 @@ def recoloured(picture: np.ndarray, view: View) -> np.ndarray:
     return picture.clip(0, 1)
 
 
-def seen_joints(joints_3d: np.ndarray, view: View = View()) -> tuple[np.ndarray, np.ndarray]:
+def seen_joints(joints_3d: np.ndarray, view: View = UNCHANGED) -> tuple[np.ndarray, np.ndarray]:
     """Each hand's joints (2, 21, 3) from its own wrist, and left minus right wrist (3,), as the view shows them.
 
     A mirrored right hand is a left hand: the hands change places.
@@ -407,8 +424,6 @@ class TestTargets(torch.utils.data.Dataset):
 
 def settings_of_data(sets: Sequence[HandSet]) -> dict[str, Any]:
     """By which a run recognises its data: the contents of labels and pictures, wherever they lie."""
-    from core.runs.files import sha256_of_files
-
     return {
         "pictures": [len(hands.photos) for hands in sets],
         "data_sha256": [sha256_of_files([hands.folder / "joints.npz", *hands.photos]) for hands in sets],

@@ -31,13 +31,18 @@ class HandNetwork(nn.Module):
     Without ImageNet's weights the norms are GroupNorm, with them they are frozen BatchNorm: neither looks at the other
     pictures of a batch, so the result depends on no batch size and on no number of processes.
 
-    Raises:
-        UserError: ImageNet's weights are neither here nor can they be downloaded.
+    Args:
+        backbone: one of BACKBONES.
+        norm: "group", or "frozen_batch" for weights that began as ImageNet's.
     """
 
-    def __init__(self, backbone: str = "resnet18", *, imagenet: bool = False) -> None:
+    def __init__(self, backbone: str = "resnet18", norm: str = "group") -> None:
         super().__init__()
-        self.backbone = imagenet_resnet(backbone) if imagenet else new_resnet(backbone)
+        norm_layer = FrozenBatchNorm2d if norm == "frozen_batch" else group_norm
+        if backbone == "resnet10":
+            self.backbone = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
+        else:
+            self.backbone = getattr(torchvision.models, backbone)(weights=None, norm_layer=norm_layer)
         width = self.backbone.fc.in_features
         self.backbone.fc = nn.Identity()
         self.head = nn.Linear(width, HANDS * JOINTS * 3 + 3 + HANDS)
@@ -51,24 +56,26 @@ class HandNetwork(nn.Module):
         return Hands(joints.view(-1, HANDS, JOINTS, 3), left_wrist, presence)
 
 
-def new_resnet(name: str) -> ResNet:
-    """A ResNet with random weights and GroupNorm."""
-    if name == "resnet10":
-        return ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=group_norm)
-    return getattr(torchvision.models, name)(weights=None, norm_layer=group_norm)
+def new_network(backbone: str, *, imagenet: bool) -> HandNetwork:
+    """A network to train, with random weights or with a backbone that begins with torchvision's ImageNet weights.
 
-
-def imagenet_resnet(name: str) -> ResNet:
-    """A ResNet with torchvision's ImageNet weights, its BatchNorm frozen. Raises UserError where they can't be had."""
-    if name == "resnet10":
+    Raises:
+        UserError: ImageNet's weights are neither here nor can they be downloaded, or there are none.
+    """
+    if not imagenet:
+        return HandNetwork(backbone)
+    if backbone == "resnet10":
         raise UserError("--imagenet: there are no such weights of resnet10; choose resnet18 or resnet50")
     try:
-        return getattr(torchvision.models, name)(weights="DEFAULT", norm_layer=FrozenBatchNorm2d)
+        weights = torchvision.models.get_model_weights(backbone).DEFAULT.get_state_dict(progress=True)
     except OSError as error:
         raise UserError(
-            f"--imagenet: the weights of {name} can't be downloaded ({reason_of(error)}); leave the flag out, or put "
-            f"the file into {torch.hub.get_dir()}/checkpoints"
+            f"--imagenet: the weights of {backbone} can't be downloaded ({reason_of(error)}); leave the flag out, or "
+            f"put the file into {torch.hub.get_dir()}/checkpoints"
         ) from None
+    network = HandNetwork(backbone, "frozen_batch")
+    network.backbone.load_state_dict({name: one for name, one in weights.items() if not name.startswith("fc.")})
+    return network
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
