@@ -1,25 +1,23 @@
-"""How well captions fit their photos: CLIP similarity of image and caption, and of captions among each other.
+"""How well captions fit their photos: CLIP similarity of photo and caption, and of the captions among each other.
 
-The two numbers of the released code, and beside them the share of captions that contain the gesture phrase.
+Prints the two numbers of the released code, and the share of captions that contain the gesture phrase.
 
 Example:
   python dataset_evaluate.py --image_folder call --image_filenames_path call_BLIP2_file_name.txt \\
       --captions_path call_BLIP2_modified.txt
 """
 
-import itertools
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from core.diffusion.pretrained import check_model, load_pretrained
+from core.metrics.clip import clip_embeddings, image_text_similarity, text_text_similarity
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
 from core.runs.errors import UserError
-from core.runs.files import read_paired_lines
-from core.runs.photos import map_photos
-from core.runs.processes import cpu_count, progress, say
+from core.runs.files import check_outputs, read_paired_lines, write_json
+from core.runs.processes import say, start_processes, workers_a_process
 from hand1000.enrichment import share_with_phrase
-from hand1000.evaluation import check_outputs, write_json
 from hand1000.gestures import PHRASES
 
 
@@ -31,12 +29,17 @@ def main(argv=None) -> None:
     parser.add_argument("--captions_path", type=Path, required=True, help="list of captions in the same order")
     parser.add_argument("--model", default="openai/clip-vit-base-patch32", help="CLIP: hub id or local folder")
     parser.add_argument(
-        "--phrase", help="gesture phrase (default: what enrich.py noted, or by the image folder's name)"
+        "--phrase",
+        help="gesture phrase to look for (default: the one that enrich.py noted, or that of the image folder's name)",
     )
-    parser.add_argument("--limit", type=positive_int, help="only the first lines (released: 5000; default: all)")
-    parser.add_argument("--batch_size", type=positive_int, default=32, help="photos or captions at a time")
-    parser.add_argument("--num_workers", type=natural_int, help="processes that read photos (default: one a core)")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument(
+        "--limit", type=positive_int, help="use only the first lines; the released code uses 5000 (default: all)"
+    )
+    parser.add_argument("--batch_size", type=positive_int, default=32, help="photos and captions at a time")
+    parser.add_argument(
+        "--num_workers", type=natural_int, help="processes that read photos; 0 for none (default: one for each core)"
+    )
+    parser.add_argument("--json", type=Path, help="write the result and everything it depends on to this file")
     args = parser.parse_args(argv)
     names, captions = read_paired_lines(args.image_filenames_path, args.captions_path)
     names, captions = names[: args.limit], captions[: args.limit]
@@ -45,10 +48,18 @@ def main(argv=None) -> None:
         if not photo.is_file():
             raise UserError(f"{args.image_filenames_path}: line {number}: no photo {photo}")
     check_model(args.model)
-    check_outputs(args.json)
-    num_workers = cpu_count() if args.num_workers is None else args.num_workers
+    check_outputs(args.json, inputs=[args.image_filenames_path, args.captions_path, *photos])
 
-    result = clip_similarities(photos, captions, args.model, args.batch_size, num_workers)
+    model, processor = load_clip(args.model)
+    num_workers = workers_a_process(args.num_workers)
+    embeddings = clip_embeddings(
+        model, processor, photos, captions, batch_size=args.batch_size, num_workers=num_workers
+    )
+    result: dict[str, Any] = {
+        "image_caption": image_text_similarity(embeddings.images, embeddings.texts),
+        "caption_caption": text_text_similarity(embeddings.texts),
+        "cut_off": embeddings.cut_off,
+    }
     say(f"Similarity 1 (image-caption average similarity): {result['image_caption']:.6f}")
     say(f"Similarity 2 (caption-caption average similarity): {result['caption_caption']:.6f}")
     phrase = args.phrase or phrase_of(args.captions_path) or PHRASES.get(args.image_folder.resolve().name)
@@ -63,65 +74,29 @@ def main(argv=None) -> None:
         write_json(args.json, {**result, "phrase": phrase, "model": args.model, "captions": len(captions)})
 
 
+def load_clip(name: str) -> tuple[Any, Any]:
+    """CLIP on the device, in float32, and its processor.
+
+    Args:
+        name: hub id or local folder.
+
+    Raises:
+        UserError: a model that can't be loaded or is not CLIP.
+    """
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+    processor = load_pretrained(CLIPProcessor, name)
+    model = load_pretrained(CLIPModel, name, dtype=torch.float32)
+    return model.to(start_processes().device).eval(), processor
+
+
 def phrase_of(captions: Path) -> str | None:
     """The phrase that `captioning/enrich.py` noted beside the captions."""
     try:
         return json.loads(captions.with_suffix(".json").read_text(encoding="utf-8"))["settings"]["phrase"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def clip_similarities(
-    photos: Sequence[Path], captions: Sequence[str], model_path: str, batch_size: int, num_workers: int
-) -> dict[str, float]:
-    """Mean cosine of each photo with its caption, and of all pairs of captions, each with itself included.
-
-    With t the unit vectors of N captions, the mean of all N² cosines is |Σt / N|²: no N×N matrix is needed, let alone
-    the released N×N×512 one.
-
-    Raises:
-        UserError: an unreadable photo, a model that is no CLIP.
-    """
-    import torch
-    from accelerate import PartialState
-    from transformers import CLIPModel, CLIPProcessor
-
-    device = PartialState().device
-    processor = load_pretrained(CLIPProcessor, model_path)
-    model = load_pretrained(CLIPModel, model_path, dtype=torch.float32).to(device).eval()
-    longest = model.config.text_config.max_position_embeddings
-
-    stream, image_caption, cut_off = map_photos(_unchanged, photos, num_workers=num_workers), 0.0, 0
-    caption_sum = torch.zeros((), dtype=torch.float64)
-    with progress(total=len(photos), desc="CLIP", unit="photo") as bar, torch.inference_mode():
-        for start in range(0, len(photos), batch_size):
-            texts = list(captions[start : start + batch_size])
-            images = list(itertools.islice(stream, len(texts)))
-            for error in images:
-                if isinstance(error, UserError):
-                    raise error
-            cut_off += sum(len(tokens) > longest for tokens in processor.tokenizer(texts).input_ids)
-            inputs = processor(
-                text=texts, images=images, return_tensors="pt", padding=True, truncation=True, max_length=longest
-            )
-            outputs = model(**inputs.to(device))
-            image, text = (
-                torch.nn.functional.normalize(embeds.cpu().double(), dim=-1)
-                for embeds in (outputs.image_embeds, outputs.text_embeds)
-            )
-            image_caption += float((image * text).sum())
-            caption_sum = caption_sum + text.sum(dim=0)
-            bar.update(len(texts))
-    mean_caption = caption_sum / len(captions)
-    return {
-        "image_caption": image_caption / len(photos),
-        "caption_caption": float(mean_caption @ mean_caption),
-        "cut_off": cut_off,
-    }
-
-
-def _unchanged(photo):
-    return photo
 
 
 if __name__ == "__main__":

@@ -1,96 +1,108 @@
 """HAND-CONF of a folder of pictures: how sure MediaPipe is of the hands in them.
 
-The mean handedness score over all hands (at most 2 a picture, detection confidence 0, as released); beside it the share
-of pictures with a hand at detection confidence 0.5, which the released code hides: a picture without a hand costs a
-model nothing there. With --gesture also the gesture accuracy (not in the paper): the share of all pictures with a hand
-that extends the fingers of the gesture and no others.
+The mean handedness score over all hands (at most 2 a picture, detection confidence 0, as in the released code). Beside
+it stands the share of pictures with a hand at detection confidence 0.5: HAND-CONF alone costs a model nothing for
+pictures without a hand.
+
+With --gesture or --fingers also the gesture accuracy (not in the paper): the share of all pictures with a hand that
+extends the fingers of the gesture and no others. --gesture knows HaGRID's gestures; for others --fingers names them.
 
 Examples:
   python hand_confidence.py --image_folder generated/call --bootstrap 1000 --csv hands.csv
   python hand_confidence.py --image_folder generated/call --gesture call
+  python hand_confidence.py --image_folder generated/my_sign --fingers index ring pinky
 """
 
 import csv
-import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from core.hands.fingers import GESTURE_FINGERS
-from core.metrics.distances import hand_confidence, hand_confidence_interval, share_interval
-from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
+from core.hands.fingers import FINGERS, GESTURE_FINGERS, fingers_of_gesture
+from core.metrics.equations import hand_confidence
+from core.metrics.hands import HandsOfPhoto, hands_of_photos
+from core.metrics.intervals import hand_confidence_interval, share_interval
+from core.metrics.options import add_interval_options
+from core.metrics.pictures import list_pictures
+from core.runs.command_line import argument_parser, command_line, positive_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_file
-from core.runs.photos import list_photos, map_photos
-from core.runs.processes import progress, say
-from hand1000.evaluation import check_outputs, hands_of_photo, resamples, write_json
+from core.runs.files import atomic_file, check_outputs, write_json
+from core.runs.processes import counted, say
 
 
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--image_folder", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--gesture", help="also print the gesture accuracy: a HaGRID gesture, e.g. call")
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
-    parser.add_argument("--bootstrap", type=resamples, help="print a 95 %% interval from so many resamples: 1000")
-    parser.add_argument("--seed", type=seed_int, default=0, help="of the resamples")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--gesture", help="also print the gesture accuracy for a gesture of HaGRID, for example call")
+    wanted.add_argument(
+        "--fingers",
+        nargs="+",
+        choices=FINGERS,
+        help="also print the gesture accuracy for a gesture that extends exactly these fingers",
+    )
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one for each core)")
+    add_interval_options(parser)
+    parser.add_argument("--json", type=Path, help="write the result and everything it depends on to this file")
     parser.add_argument("--csv", type=Path, help="write one line for each picture to this file")
     args = parser.parse_args(argv)
     if args.gesture and args.gesture not in GESTURE_FINGERS:
-        raise UserError(f"--gesture {args.gesture}: fingers are known of {', '.join(GESTURE_FINGERS)}")
-    photos = list_photos(args.image_folder)
-    check_outputs(args.json, args.csv)
+        raise UserError(
+            f"--gesture {args.gesture}: its fingers are not known; name them with --fingers, "
+            f"or give one of {', '.join(GESTURE_FINGERS)}"
+        )
+    accepted = fingers_of_gesture(args.gesture) if args.gesture else None
+    if args.fingers:
+        accepted = [frozenset(args.fingers)]
+    paths = list_pictures(args.image_folder)
+    check_outputs(args.json, args.csv, inputs=paths)
 
-    rows = []  # scores at detection confidence 0; at 0.5 the hands, and whether one shows the gesture
-    find = functools.partial(hands_of_photo, gesture=args.gesture)
-    results = map_photos(find, photos, num_workers=args.num_workers)
-    for result in progress(results, total=len(photos), desc="Finding hands", unit="image"):
-        if isinstance(result, UserError):
-            raise result
-        rows.append(result)
-    scores = [row[0] for row in rows]
-    share = sum(row[1] > 0 for row in rows) / len(rows)
+    photos = hands_of_photos(paths, accepted, num_workers=args.num_workers)
+    scores = [photo.scores for photo in photos]
     hands = sum(map(len, scores))
     if not hands:
-        raise UserError(f"{args.image_folder}: MediaPipe found no hand in any of its {len(photos)} pictures")
-    mean, error = hand_confidence(scores)
+        raise UserError(f"{args.image_folder}: MediaPipe found no hand in its {counted(len(paths), 'picture')}")
+    share = sum(photo.found > 0 for photo in photos) / len(photos)
     say(
-        f"{args.image_folder}: {len(photos)} images, {hands} hands, {share:.1%} of images with a hand at confidence 0.5"
+        f"{args.image_folder}: {counted(len(paths), 'image')}, {counted(hands, 'hand')}, "
+        f"{share:.1%} of images with a hand at confidence 0.5"
     )
+    mean, error = hand_confidence(scores)
     say(f"HAND-CONF: {mean:.6f}, standard error: {error:.6f}")
-    interval = None
+    result: dict[str, Any] = {"metric": "HAND-CONF", "value": mean, "interval_95": None}
+    result["standard_error"] = None if math.isnan(error) else error  # JSON has no NaN
     if args.bootstrap:
-        interval = hand_confidence_interval(scores, resamples=args.bootstrap, seed=args.seed)
-        say(f"95 % interval: {interval[0]:.6f} to {interval[1]:.6f}")
-    gesture_result = {}
-    if args.gesture:
-        correct = [row[2] for row in rows]
-        say(f"Gesture accuracy: {np.mean(correct):.1%} of {len(rows)} images show {args.gesture}")
-        gesture_result = {"gesture": args.gesture, "gesture_accuracy": float(np.mean(correct))}
+        low, high = result["interval_95"] = hand_confidence_interval(scores, resamples=args.bootstrap, seed=args.seed)
+        say(f"95 % interval: {low:.6f} to {high:.6f}")
+    if accepted is not None:
+        correct = [bool(photo.shows_gesture) for photo in photos]
+        accuracy = float(np.mean(correct))
+        what = args.gesture or f"exactly {' '.join(args.fingers)}"
+        say(f"Gesture accuracy: {accuracy:.1%} of {counted(len(photos), 'image')} show {what}")
+        result |= {"gesture": args.gesture, "fingers": args.fingers, "gesture_accuracy": accuracy}
         if args.bootstrap:
-            low, high = share_interval(correct)
+            low, high = result["gesture_accuracy_interval_95"] = share_interval(correct)
             say(f"95 % interval: {low:.1%} to {high:.1%}")
-            gesture_result["gesture_accuracy_interval_95"] = (low, high)
     if args.csv:
-        write_csv(args.csv, photos, rows)
+        write_csv(args.csv, paths, photos)
     if args.json:
-        counts = {"source": str(args.image_folder), "images": len(photos), "hands": hands, "share_with_hand": share}
-        settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-        error = None if math.isnan(error) else error  # JSON has no NaN
-        result = {"metric": "HAND-CONF", "value": mean, "standard_error": error, "interval_95": interval}
-        write_json(args.json, {**result, **gesture_result, **counts, **settings})
+        result |= {"source": str(args.image_folder), "images": len(paths), "hands": hands, "share_with_hand": share}
+        write_json(args.json, {**result, "bootstrap": args.bootstrap, "seed": args.seed})
 
 
-def write_csv(path: Path, photos: list[Path], rows: list[tuple[list[float], int, bool | None]]) -> None:
+def write_csv(path: Path, paths: Sequence[Path], photos: Sequence[HandsOfPhoto]) -> None:
     """One line for each picture: its hands and their mean score at confidence 0; at 0.5 its hands and the gesture."""
     with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "hands", "mean_score", "hands_at_0.5", "shows_gesture"])
-        for photo, (scores, detected, shows) in zip(photos, rows):
-            mean = sum(scores) / len(scores) if scores else ""
-            writer.writerow([photo.name, len(scores), mean, detected, "" if shows is None else shows])
+        for picture, photo in zip(paths, photos):
+            mean = sum(photo.scores) / len(photo.scores) if photo.scores else ""
+            shows = "" if photo.shows_gesture is None else photo.shows_gesture
+            writer.writerow([picture.name, len(photo.scores), mean, photo.found, shows])
 
 
 if __name__ == "__main__":

@@ -3,32 +3,40 @@
 With --annotations (HaGRID's JSON of the gesture) only photos with the gesture's label are taken, and nobody is in both
 sets. The choice depends on the seed and the file names alone. {gesture}_selection.json says what was chosen.
 
-Example:
+HaGRID (https://github.com/hukenovs/hagrid) offers one archive of photos a gesture, and one of annotations: version 1
+ann_train_val.zip, with ann_train_val/{gesture}.json; version 2 annotations.zip, with train/, val/ and test/, each with
+a {gesture}.json.
+
+Examples:
   python select_images.py --source hagrid --annotations hagrid/ann_train_val/call.json --gesture call
+  python select_images.py --source hagrid_dataset --annotations hagrid_annotations/train/call.json --gesture call
+  python select_images.py --source my_photos --gesture wave --num 40 --num_test 10
 """
 
+import hashlib
 import json
 import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.runs.command_line import argument_parser, command_line, gesture_name, natural_int, positive_int, seed_int
+from core.runs.command_line import argument_parser, command_line, folder_name, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, atomic_folder, check_writable, free_bytes
+from core.runs.files import atomic_folder, check_writable, free_bytes, remove_leftovers
 from core.runs.photos import list_photos
-from core.runs.processes import progress, say
-from core.runs.run import differing_settings
-from hand1000 import journal
+from core.runs.processes import counted, progress, say
+from core.runs.run import Run
+from hand1000.gesture_files import GestureFiles
 
-ORDERS = 1000  # of people that are tried, where some have many photos and few orders serve
+ORDERS = 1000  # of people that are tried: where some have many photos, few orders give both sets enough
+ANNOTATIONS_V1, ANNOTATIONS_V2 = "ann_train_val", "train"  # HaGRID's folders of {gesture}.json
 
 
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder of photos, or of a folder {gesture} of them")
-    parser.add_argument("--gesture", type=gesture_name, required=True, help="also HaGRID's label")
+    parser.add_argument("--gesture", type=folder_name, required=True, help="also HaGRID's label")
     parser.add_argument("--num", type=positive_int, default=1000, help="photos to train on")
     parser.add_argument("--num_test", type=natural_int, default=1000, help="photos to test on")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, another choice")
@@ -45,45 +53,61 @@ def main(argv=None) -> None:
         people = people_of_photos(args.annotations, list(photos), args.gesture)
     train, test = choose(people, args.num, args.num_test, args.seed)
 
-    targets: dict[Path, list[str]] = {
-        args.data_root / args.gesture: train,
-        args.data_root / f"{args.gesture}_test": test,
+    files = GestureFiles(args.data_root, args.gesture)
+    settings = {
+        "source": str(args.source),
+        "gesture": args.gesture,
+        "annotations": str(args.annotations),
+        "people": hashlib.sha256(json.dumps(people, sort_keys=True).encode()).hexdigest(),
+        "num": args.num,
+        "num_test": args.num_test,
+        "seed": args.seed,
+        "link": args.link,
     }
-    settings = {name: str(getattr(args, name)) for name in "source gesture annotations".split()}
-    settings |= {name: getattr(args, name) for name in "num num_test seed link".split()}
-    record = args.data_root / f"{args.gesture}_selection.json"
-    with journal.locked(record):
-        make(record, {"settings": settings, "train": train, "test": test}, targets, photos)
+    run = Run(files.selection, settings, what="selection", owns_folder=False, flag="--data_root")
+    with run.hold():
+        make_folders(run, {files.photos: train, files.test.photos: test}, photos, link=args.link)
 
 
-def make(record: Path, selection: dict, targets: dict[Path, list[str]], photos: dict[str, Path]) -> None:
-    """Copy or link the chosen photos into their folders, those of which that are not there yet.
+def make_folders(run: Run, folders: dict[Path, list[str]], photos: dict[str, Path], *, link: bool) -> None:
+    """Copy or link the chosen photos into their folders, as far as these are not there yet.
+
+    Args:
+        run: is held.
+        folders: the names of the photos to train on, and of those to test on.
+        photos: where each photo is, by name.
 
     Raises:
-        UserError: another choice was made there, a folder is not as it was made, or the disk is too full.
+        UserError: another choice was made here, a folder is not as it was made, or the disk is too full.
     """
-    begin(record, selection, list(targets))
-    train, test = selection["train"], selection["test"]
-    for target, names in targets.items():
-        if target.exists() and sorted(path.name for path in target.iterdir()) != names:
+    train, test = folders.values()
+    record = run.record()
+    for folder, names in folders.items():
+        if folder.exists() and record is None:
+            raise UserError(f"{folder}: exists already, without a {run.path.name} beside it; choose another {run.flag}")
+        if folder.exists() and sorted(path.name for path in folder.iterdir()) != names:
             raise UserError(
-                f"{target}: not the {len(names)} photos that {record.name} lists; delete it to make it again"
+                f"{folder}: does not hold the {counted(len(names), 'photo')} that {run.path.name} lists; delete it to "
+                "make it again"
             )
-    missing = {target: names for target, names in targets.items() if names and not target.exists()}
-    if not missing:
-        say(f"{record}: already finished, {len(train)} photos to train on, {len(test)} to test on")
+    missing = {folder: names for folder, names in folders.items() if names and not folder.exists()}
+    counts = f"{counted(len(train), 'photo')} to train on, {len(test)} to test on"
+    if run.is_finished() and not missing:
+        say(f"{run.path}: already finished, {counts}")
         return
-    link = selection["settings"]["link"]
     if not link:
-        check_space(record.parent, [photos[name] for names in missing.values() for name in names])
-    for target, names in missing.items():
-        with atomic_folder(target) as temporary:
-            for name in progress(names, desc=target.name, unit="photo"):
+        check_space(run.folder, [photos[name] for names in missing.values() for name in names])
+    run.begin(train=train, test=test)
+    for folder, names in missing.items():
+        remove_leftovers(folder.parent, folder.name)
+        with atomic_folder(folder) as temporary:
+            for name in progress(names, desc=folder.name, unit="photo"):
                 if link:
                     (temporary / name).symlink_to(photos[name].resolve())
                 else:
                     shutil.copyfile(photos[name], temporary / name)
-    say(f"{record}: {len(train)} photos to train on, {len(test)} to test on")
+    run.finish(train=train, test=test)
+    say(f"{run.path}: {counts}")
 
 
 def people_of_photos(annotations: Path, names: Sequence[str], gesture: str) -> dict[str, str]:
@@ -92,6 +116,11 @@ def people_of_photos(annotations: Path, names: Sequence[str], gesture: str) -> d
     Raises:
         UserError: the file is not HaGRID's JSON, or no photo has the label.
     """
+    if annotations.is_dir():
+        folders = [annotations, annotations / ANNOTATIONS_V1, annotations / ANNOTATIONS_V2]
+        found = [path for folder in folders if (path := folder / f"{gesture}.json").is_file()]
+        where = f"--annotations {found[0]}" if found else f"it is not in {annotations}"
+        raise UserError(f"{annotations}: is a folder; give its {gesture}.json ({where})")
     try:
         entries = json.loads(annotations.read_text(encoding="utf-8"))
         people = {
@@ -101,17 +130,17 @@ def people_of_photos(annotations: Path, names: Sequence[str], gesture: str) -> d
         }
     except FileNotFoundError:
         raise UserError(f"{annotations}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{annotations}: not HaGRID's JSON of image ids with user_id and labels ({error!r})") from None
     if not people:
-        raise UserError(f"{annotations}: gives the label '{gesture}' to none of the {len(names)} photos")
+        raise UserError(f"{annotations}: gives the label '{gesture}' to none of the {counted(len(names), 'photo')}")
     return people
 
 
 def choose(people: dict[str, str], num: int, num_test: int, seed: int) -> tuple[list[str], list[str]]:
     """Random file names for training and testing, sorted, without anyone in both.
 
-    People come in random order: to the training set until their photos suffice, then to the test set.
+    People are taken in random order: for the training set until their photos are enough, then for the test set.
 
     Args:
         people: file name to person.
@@ -139,29 +168,8 @@ def choose(people: dict[str, str], num: int, num_test: int, seed: int) -> tuple[
     return sorted(rng.sample(chosen[0], num)), sorted(rng.sample(chosen[1], num_test))
 
 
-def begin(record: Path, selection: dict, targets: Sequence[Path]) -> None:
-    """Write what will be chosen, before anything is copied; a killed run goes on by it.
-
-    Raises:
-        UserError: another choice was made there, or a folder was not made by this script.
-    """
-    if record.is_file():
-        try:
-            made = dict(json.loads(record.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise UserError(f"{record}: damaged; delete it and the folders it describes") from None
-        if made != selection:
-            reason = differing_settings(made.get("settings", {}), selection["settings"]) or "the source has changed"
-            raise UserError(f"{record}: another choice was made here ({reason}); choose another --data_root")
-        return
-    for target in targets:
-        if target.exists():
-            raise UserError(f"{target}: exists already, and no {record.name} beside it; choose another --data_root")
-    with atomic_file(record) as temporary:
-        temporary.write_text(json.dumps(selection, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def check_space(folder: Path, photos: Sequence[Path]) -> None:
+    """Raises UserError where copies of the photos need more than is free."""
     needed = sum(photo.stat().st_size for photo in photos)
     if needed > free_bytes(folder):
         raise UserError(f"{folder}: the copies need {needed / 1e9:.1f} GB, more than is free; pass --link")

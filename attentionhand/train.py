@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
-from attentionhand.runs import STAGE_FILE, TRAINING, model_identity, steps_of, weights_fingerprint
+from attentionhand.runs import STAGE_FILE, TRAINING, finished_training, model_identity, steps_of, weights_fingerprint
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_model_options, add_training_options
 from core.runs.command_line import (
@@ -96,8 +96,10 @@ def main(argv=None) -> None:
         check_model_path(args.tas_model, None, None)
     if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
-    if args.resume_path and not args.resume_path.exists():
-        raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
+    if args.resume_path:
+        if not args.resume_path.exists():
+            raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
+        finished_training(args.resume_path)  # or UserError
     check_writable(args.output_dir)
     if args.save_single_file:
         inputs = (args.pretrained_model_name_or_path, args.tas_model, args.resume_path, args.resume_from_checkpoint)

@@ -21,6 +21,7 @@ from core.runs.sheets import contact_sheet, save_png
 
 WEIGHT_DECAY = 0.01
 VALIDATION_STEPS = 20  # of DDIM
+SMALLEST_CELL = 200  # pixels of a validation picture in its sheet
 
 
 def text_attention_unet(tas_model: str, pipe: StableDiffusionPipeline) -> UNet2DConditionModel:
@@ -101,7 +102,8 @@ def validate(
         for mesh, photo, picture in zip(meshes, photos, generated, strict=True)
     ]
     texts = [sample.text for sample in samples]
-    sheet = contact_sheet(rows, column_labels=("mesh", "photo", "generated"), row_labels=texts, cell=resolution)
+    cell = max(resolution, SMALLEST_CELL)
+    sheet = contact_sheet(rows, column_labels=("mesh", "photo", "generated"), row_labels=texts, cell=cell)
     try:
         save_png(sheet, path)
     except OSError as error:

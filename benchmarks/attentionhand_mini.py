@@ -1,7 +1,7 @@
 """Does AttentionHand follow the mesh? Trained on synthetic hands from the miniature Stable Diffusion, in variants.
 
 For each variant: landmark error, PCK@0.2 and share of hands on held-out meshes, against their own labels and against
-shuffled ones. Runs attentionhand.train, .inference and .evaluate; a killed run goes on where it was.
+shuffled ones. Runs attentionhand.train, .inference and .evaluate; after a kill the same command resumes.
 
 Example:
   python -m benchmarks.attentionhand_mini --output_dir results/attentionhand_mini --steps 500
@@ -25,7 +25,7 @@ VARIANTS = {
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for data, models, pictures")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for data, models and pictures")
     parser.add_argument("--num", type=positive_int, default=60, help="samples of each of the 18 gestures")
     parser.add_argument("--num_test", type=positive_int, default=6, help="held-out samples of each gesture")
     parser.add_argument("--steps", type=positive_int, default=500, help="training steps of 8 samples")

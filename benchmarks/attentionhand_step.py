@@ -1,20 +1,21 @@
-"""One training step of AttentionHand: ours against the released procedure, re-enacted with the same random models.
+"""One training step of AttentionHand: ours against the released procedure, rebuilt here with the same random models.
 
 Released: the text attention stage runs the whole UNet and keeps every attention map, for the global view, then the
-local one; the UNet's decoder gathers gradients that nobody uses. (Its moving of models between CPU and GPU is left out:
-there is nothing to move to on a CPU.) Ours: as attentionhand.train does it.
+local one; the UNet's decoder gathers gradients that are never used. (It also moves models between CPU and GPU; that is
+left out.) Ours: as attentionhand.train does it. Encoding by the VAE is the same in both and not timed.
 
 Examples:
   python -m benchmarks.attentionhand_step --size mini --tas_steps 50
   python -m benchmarks.attentionhand_step --size sd15 --resolution 512 --tas_steps 50
 """
 
-import argparse
 import time
-from types import SimpleNamespace
 
 from benchmarks.train_step import synchronize
 from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.steps import peak_memory, reset_peak_memory
+
+POSITIONS = [2, 5]  # of the excited tokens
 
 
 @command_line
@@ -28,51 +29,43 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
 
     import torch
+    from diffusers import ControlNetModel
 
-    from attentionhand.train import step_losses, total_loss
-    from attentionhand.visual_attention import HINT_CHANNELS, view_loss
-    from reproduce import peak_memory, reset_peak_memory
+    from attentionhand.text_attention import excite_views
+    from attentionhand.visual_attention import HINT_CHANNELS, NoisyView, attentionhand_loss
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     unet, tas_unet = (build_unet(args.size).to(device).requires_grad_(False) for _ in range(2))
-    from diffusers import ControlNetModel
-
     stage = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS).to(device)
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-5)
     side, count = args.resolution // 8, args.train_batch_size
     embeds = torch.randn(count, 77, unet.config.cross_attention_dim, device=device)
-    part = {f"{view}_mesh": torch.rand(count, 3, args.resolution, args.resolution) for view in ("global", "local")}
-    part |= {f"{view}_rgb": torch.rand(count, 4, side, side) for view in ("global", "local")}
-    draws = {"timesteps": torch.randint(1000, (count,))}
-    draws |= {
-        f"{v}_{k}": torch.randn(count, 4, side, side) for v in ("global", "local") for k in ("noise", "posterior")
-    }
-    schedule = SimpleNamespace(add_noise=lambda clean, noise, timesteps: 0.7 * clean + 0.7 * noise)
-    pipe = SimpleNamespace(unet=unet, vae=NoVae())
-    options = argparse.Namespace(
-        local_view="paper", only_mid_control=False, tas_steps=args.tas_steps, tas_tokens="words"
-    )
+    timesteps = torch.randint(1000, (count,), device=device)
+    views = [
+        NoisyView(
+            torch.randn(count, 4, side, side, device=device),
+            torch.rand(count, 3, args.resolution, args.resolution, device=device),
+            torch.randn(count, 4, side, side, device=device),
+            [POSITIONS] * count,
+        )
+        for _ in range(2)
+    ]
 
     def ours() -> None:
-        positions = [[2, 5]] * count
-        losses = step_losses(options, pipe, stage, tas_unet, schedule, part, embeds, positions, draws)
-        total_loss(*losses).backward()
+        moved = excite_views(tas_unet, views, timesteps, embeds, steps=args.tas_steps)
+        attentionhand_loss(unet, stage, timesteps, embeds, *moved).total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     def released() -> None:
-        moved = {}
-        for view in ("global", "local"):
-            noisy = 0.7 * part["global_rgb"][:1].to(device) + 0.7 * draws[f"{view}_noise"][:1].to(device)
-            moved[view] = released_excite(
-                tas_unet, noisy, draws["timesteps"][:1].to(device), embeds[:1], args.tas_steps
-            )
+        first = [NoisyView(*(part[:1] for part in view)) for view in views]
+        moved = [
+            view._replace(latents=released_excite(tas_unet, view.latents, timesteps[:1], embeds[:1], args.tas_steps))
+            for view in first
+        ]
         unet.up_blocks.requires_grad_(True)  # gathered and never cleared
-        for view in ("global", "local"):
-            given = draws["timesteps"][:1].to(device), embeds[:1], part[f"{view}_mesh"][:1].to(device)
-            loss = view_loss(unet, stage, moved[view], *given, draws[f"{view}_noise"][:1].to(device))
-            (0.5 * loss.mean()).backward()
+        attentionhand_loss(unet, stage, timesteps[:1], embeds[:1], *moved).total.backward()
         optimizer.step()
         optimizer.zero_grad()
         unet.up_blocks.requires_grad_(False)
@@ -94,15 +87,6 @@ def main(argv=None) -> None:
         seconds = (time.perf_counter() - started) / samples
         peaks = peak_memory()
         print(f"| {name} | {seconds:.2f} | {peaks.get('gpu', peaks['process'])} |", flush=True)
-
-
-class NoVae:
-    """Latents are given: the VAE is the same in both."""
-
-    config = SimpleNamespace(scaling_factor=1.0)
-
-    def encode(self, latents):
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=latents, std=0.0))
 
 
 class EveryMap:
@@ -138,7 +122,7 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
         unet(latents, timesteps, encoder_hidden_states=embeds)
         chosen = torch.cat([maps for is_cross, maps in kept if is_cross and maps.shape[1] == side * side])
         attention = chosen.mean(dim=0).view(1, side, side, -1)
-        loss = attention_loss(attention, [[2, 5]]).sum()
+        loss = attention_loss(attention, [POSITIONS]).sum()
         latents = latents - STEP_SIZE * scale * torch.autograd.grad(loss, latents, retain_graph=True)[0]
     unet.set_attn_processor(before)
     return latents.detach()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.hands.crops import detect_hands_in_files, find_hands
+from core.hands.detection import find_hands
 from core.runs.command_line import argument_parser, command_line, positive_int
-from core.runs.photos import list_photos, load_photo
+from core.runs.photos import list_photos, load_photo, map_photos
 from core.runs.processes import cpu_count
 
 
@@ -52,12 +52,13 @@ def time_features(photos: list[Path], folder: Path) -> None:
     from torchvision import transforms
     from torchvision.models import inception_v3
 
-    from core.metrics.features import extract, load_torchvision_inception
+    from core.metrics.extractors import load_inception
+    from core.metrics.features import extract
 
     weights = folder / "inception.pth"
     torch.save(inception_v3(weights=None, init_weights=False).state_dict(), weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor = load_torchvision_inception(weights, device)
+    extractor = load_inception("released", weights, device)
     prepare = transforms.Compose([transforms.Resize(299), transforms.CenterCrop(299), transforms.PILToTensor()])
 
     def as_released() -> None:
@@ -86,8 +87,8 @@ def time_hands(photos: list[Path]) -> None:
             find_hands(picture, max_num_hands=2, min_detection_confidence=confidence)
 
     def by_workers(confidence: float, num_workers: int) -> None:
-        options = {"max_num_hands": 2, "min_detection_confidence": confidence, "num_workers": num_workers}
-        list(detect_hands_in_files(photos, **options))
+        function = functools.partial(find_hands, max_num_hands=2, min_detection_confidence=confidence)
+        list(map_photos(function, photos, num_workers=num_workers))
 
     for confidence in (0.5, 0.0):
         as_released(confidence)  # warm up
@@ -104,7 +105,7 @@ def time_distance() -> None:
     """FID from features: `frechet_distance` against the released general matrix root."""
     import scipy.linalg
 
-    from core.metrics.distances import fid
+    from core.metrics import fid
 
     def as_released(real: np.ndarray, fake: np.ndarray) -> float:
         sigma_1, sigma_2 = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)

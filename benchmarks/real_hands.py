@@ -8,16 +8,16 @@ Example:
   python -m benchmarks.real_hands --image_folder sign-language-digits
 """
 
-import functools
 import tempfile
 from pathlib import Path
 
-from core.metrics.distances import fid, hand_confidence, kid
+from core.metrics import fid, kid
+from core.metrics.equations import hand_confidence
+from core.metrics.hands import hands_of_photos
 from core.runs.command_line import argument_parser, command_line
 from core.runs.errors import UserError
-from core.runs.photos import list_photos, map_photos
-from core.runs.processes import cpu_count, progress
-from hand_confidence import hands_of_photo
+from core.runs.photos import list_photos
+from core.runs.processes import cpu_count
 
 
 @command_line
@@ -34,17 +34,18 @@ def main(argv=None) -> None:
 
     import torch
 
-    from core.metrics.features import extract, load_torchscript
+    from core.metrics.extractors import load_torchscript
+    from core.metrics.features import extract
     from synthetic_hands.feature_extractor import save_feature_extractor
 
-    halves, confidences, find = {}, {}, functools.partial(hands_of_photo, gesture=None)
+    halves, confidences = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         extractor = load_torchscript(save_feature_extractor(Path(folder) / "hog.pt"), torch.device("cpu"))
     options = {"protocol": "released", "crop": "union", "batch_size": 32, "num_workers": cpu_count()}
     for sign in signs:
         halves[sign] = [extract(photos[sign][half::2], extractor, **options)[0] for half in (0, 1)]
-        found = list(progress(map_photos(find, photos[sign]), total=len(photos[sign]), desc=sign.name))
-        confidences[sign] = (*hand_confidence([scores for scores, *_ in found]), sum(n > 0 for _, n, _ in found))
+        found = hands_of_photos(photos[sign])
+        confidences[sign] = (*hand_confidence([photo.scores for photo in found]), sum(p.found > 0 for p in found))
 
     print("| sign | FID-H self | FID-H next | KID-H self | KID-H next | HAND-CONF | photos with a hand |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

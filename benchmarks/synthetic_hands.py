@@ -1,15 +1,13 @@
-"""Does MediaPipe take the synthetic hands for hands? Share found of each gesture, and how near its landmarks lie.
+"""Does MediaPipe find the synthetic hands? The share it finds of each gesture, and how far its landmarks are off.
 
 Example:
   python -m benchmarks.synthetic_hands --size 64 --samples 20
 """
 
-import functools
-
 import numpy as np
 
 from core.runs.command_line import argument_parser, command_line, positive_int
-from core.runs.processes import cpu_count, progress
+from core.runs.processes import cpu_count, progress, worker_pool
 
 
 @command_line
@@ -19,31 +17,26 @@ def main(argv=None) -> None:
     parser.add_argument("--samples", type=positive_int, default=20, help="pictures of each gesture")
     args = parser.parse_args(argv)
 
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     from synthetic_hands.hand import POSES
 
-    jobs = [(gesture, seed) for gesture in POSES for seed in range(args.samples)]
-    with ProcessPoolExecutor(cpu_count(), mp_context=get_context("spawn")) as pool:
-        errors = list(
-            progress(pool.map(functools.partial(landmark_error, size=args.size), *zip(*jobs)), total=len(jobs))
-        )
+    jobs = [(gesture, seed, args.size) for gesture in POSES for seed in range(args.samples)]
+    with worker_pool(cpu_count()) as pool:
+        errors = list(progress(pool.map(landmark_error, *zip(*jobs)), total=len(jobs)))
 
     print("| gesture | hand found | median distance of landmarks, share of the hand's size |\n| --- | --- | --- |")
     for gesture in [*POSES, "all"]:
-        of = [error for (name, _), error in zip(jobs, errors) if gesture in (name, "all")]
+        of = [error for (name, *_), error in zip(jobs, errors) if gesture in (name, "all")]
         found = [error for error in of if error is not None]
         median = f"{np.median(found):.1%}" if found else "-"
         print(f"| {gesture} | {len(found) / len(of):.0%} of {len(of)} | {median} |")
 
 
-def landmark_error(gesture: str, seed: int, *, size: int) -> float | None:
+def landmark_error(gesture: str, seed: int, size: int) -> float | None:
     """Mean distance of MediaPipe's landmarks from the true joints as a share of the hand's size; None if not found."""
     import torch
     from PIL import Image
 
-    from core.hands.crops import find_hands
+    from core.hands.detection import find_hands
     from synthetic_hands.sample import draw_sample
 
     torch.set_num_threads(1)

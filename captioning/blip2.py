@@ -1,6 +1,6 @@
 """Captions of a gesture's photos by BLIP-2, in {gesture}_BLIP2.txt and {gesture}_BLIP2_file_name.txt.
 
-Half precision on a GPU (about 8 GB). A killed run goes on where it was.
+Half precision on a GPU (about 8 GB). A killed run can be started again: it continues with the next photos.
 
 Examples:
   python captioning/blip2.py --gesture call
@@ -12,12 +12,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/blip2.py`
 
+from captioning.photos import Captioner, captioner_script
 from core.diffusion.pretrained import load_pretrained
 from core.runs.command_line import command_line
-from hand1000.captioning import Captioner, run_captioner
 
 NAME, MODEL = "BLIP2", "Salesforce/blip2-opt-2.7b"
-MAX_NEW_TOKENS = 20  # what the released code got by transformers' default
+MAX_NEW_TOKENS = 20  # transformers' default when the code was released
 
 
 def load(model_path: str, device) -> Captioner:
@@ -40,7 +40,7 @@ def load(model_path: str, device) -> Captioner:
 
 @command_line
 def main(argv=None) -> None:
-    run_captioner(__doc__, NAME, MODEL, load, argv)
+    captioner_script(__doc__, NAME, MODEL, load, argv)
 
 
 if __name__ == "__main__":

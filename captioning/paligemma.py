@@ -1,6 +1,7 @@
 """Captions of a gesture's photos by PaliGemma, in {gesture}_PaliGemma.txt and {gesture}_PaliGemma_file_name.txt.
 
-bfloat16 on a GPU (about 7 GB). The model's licence has to be accepted on the hub. A killed run goes on where it was.
+bfloat16 on a GPU (about 7 GB). The model's licence has to be accepted on the hub. A killed run can be started
+again: it continues with the next photos.
 
 Examples:
   python captioning/paligemma.py --gesture call
@@ -12,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/paligemma.py`
 
+from captioning.photos import Captioner, captioner_script
 from core.diffusion.pretrained import load_pretrained
 from core.runs.command_line import command_line
-from hand1000.captioning import Captioner, run_captioner
 
 NAME, MODEL = "PaliGemma", "google/paligemma-3b-mix-224"
 PROMPT = "<image>caption"
@@ -41,7 +42,7 @@ def load(model_path: str, device) -> Captioner:
 
 @command_line
 def main(argv=None) -> None:
-    run_captioner(__doc__, NAME, MODEL, load, argv)
+    captioner_script(__doc__, NAME, MODEL, load, argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Captions of a gesture's photos by ViT-GPT2, in {gesture}_VitGpt2.txt and {gesture}_VitGpt2_file_name.txt.
 
-The smallest of the three captioners: 1 GB, also at ease on a CPU. A killed run goes on where it was.
+The smallest of the three captioners: 1 GB, fast enough on a CPU. A killed run can be started again: it continues with
+the next photos.
 
 Examples:
   python captioning/vitgpt2.py --gesture call
@@ -12,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python captioning/vitgpt2.py`
 
+from captioning.photos import Captioner, captioner_script
 from core.diffusion.pretrained import load_pretrained
 from core.runs.command_line import command_line
-from hand1000.captioning import Captioner, run_captioner
 
 NAME, MODEL = "VitGpt2", "nlpconnect/vit-gpt2-image-captioning"
 MAX_LENGTH, NUM_BEAMS = 16, 4
@@ -40,7 +41,7 @@ def load(model_path: str, device) -> Captioner:
 
 @command_line
 def main(argv=None) -> None:
-    run_captioner(__doc__, NAME, MODEL, load, argv)
+    captioner_script(__doc__, NAME, MODEL, load, argv)
 
 
 if __name__ == "__main__":

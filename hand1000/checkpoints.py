@@ -1,136 +1,133 @@
-"""Saving and loading the state of a training run, whole or not at all.
+"""Checkpoints of a training: the state of training and the UNet, written by `Run`, checked whole before they are used.
 
 A checkpoint is a folder: `unet/` (loads with diffusers' UNet2DConditionModel), `losses.csv`, `state.json`, and in the
-staged schedule also `embeddings.safetensors` and `optimizer.pt`.
+staged schedule also `embeddings.safetensors`, and in its Stage III `optimizer.pt`. In the staged schedule's Stage II
+the UNet is still the base model's, so that there is no `unet/`.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from core.runs.errors import UserError
-from core.runs.files import atomic_folder, free_bytes, give_default_permissions
-from core.runs.processes import is_main_process, say
-from core.runs.run import checkpoints, read_losses, remove_old_checkpoints, write_losses
-from hand1000.training import EMBEDDING, TrainingState
+from core.diffusion.stable_diffusion import model_bytes
+from core.runs.errors import reason_of
+from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
+from hand1000.hyperparameters import Hyperparameters
+from hand1000.schedules import (
+    BOTH,
+    EMBEDDING,
+    FINETUNE,
+    LOSS_COLUMNS,
+    TrainingState,
+    photos_of_work,
+    stage_three_steps,
+    stages_of,
+)
 
-# What a full disk raises: Python, safetensors, and torch.save each their own.
-WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)
+WEIGHTS, EMBEDDINGS, OPTIMIZER = "unet/diffusion_pytorch_model.safetensors", "embeddings.safetensors", "optimizer.pt"
+SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # fp16 only
+MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # as Adam and bitsandbytes' 8-bit Adam call them
 
 
-def unet_has_changed(state: TrainingState) -> bool:
-    """False in the staged schedule's Stage II, where the UNet is still the base model's."""
-    return not (state.prompt_embeds and state.stage == EMBEDDING)
+def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, *, keep: int) -> None:
+    """Write checkpoints/checkpoint-{photos}, or warn of a full disk; see `Run.save_checkpoint`."""
 
-
-def save_checkpoint(folder: Path, unet: UNet2DConditionModel, state: TrainingState, settings: dict[str, Any]) -> None:
-    """Write a checkpoint folder, atomically."""
-    with atomic_folder(folder) as temporary:
-        if unet_has_changed(state):
-            unet.save_pretrained(temporary / "unet")
+    def write(folder: Path) -> None:
+        if state.stage != EMBEDDING:
+            unet.save_pretrained(folder / "unet")
         if state.prompt_embeds:
-            save_file({"prompt_embeds": torch.stack(state.prompt_embeds)}, temporary / "embeddings.safetensors")
+            save_file({"prompt_embeds": torch.stack(state.prompt_embeds)}, folder / EMBEDDINGS)
         if state.optimizer_state:
-            torch.save(state.optimizer_state, temporary / "optimizer.pt")
-        write_losses(temporary / "losses.csv", state.losses)
-        facts = {
-            "stage": state.stage,
-            "done": state.done,
-            "photos": state.photos,
-            "scaler": state.scaler_state,
-            "settings": settings,
-        }
-        (temporary / "state.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+            torch.save(state.optimizer_state, folder / OPTIMIZER)
+        write_losses(folder / "losses.csv", LOSS_COLUMNS, state.losses)
 
-
-def load_checkpoint(folder: Path, unet: UNet2DConditionModel) -> TrainingState:
-    """Put a checkpoint's weights into `unet` and return how far training had come.
-
-    Raises:
-        UserError: a part of it is missing or damaged.
-    """
-    try:
-        facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state = TrainingState(facts["stage"], facts["done"], facts["photos"], scaler_state=facts["scaler"])
-        state.losses = read_losses(folder / "losses.csv")
-        if (folder / "unet").is_dir():
-            unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
-        if (folder / "embeddings.safetensors").is_file():
-            state.prompt_embeds = list(load_file(folder / "embeddings.safetensors")["prompt_embeds"])
-        if (folder / "optimizer.pt").is_file():
-            state.optimizer_state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # json, safetensors, diffusers and torch each raise their own
-        raise UserError(f"{folder}: damaged checkpoint ({' '.join(str(error).split())[:200]}); remove it") from None
-    return state
-
-
-def save_model(run_folder: Path, pipe: StableDiffusionPipeline) -> None:
-    """Write a diffusers folder into `run_folder`; `model_index.json`, which makes it one, comes last."""
-    staging = run_folder / ".model.tmp"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        pipe.save_pretrained(staging)
-        give_default_permissions(staging)
-        for part in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
-            shutil.rmtree(run_folder / part.name, ignore_errors=True)
-            os.replace(part, run_folder / part.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def checkpoint_saver(
-    run_folder: Path, unet: UNet2DConditionModel, settings: dict[str, Any], *, every: int, keep: int, start: int
-) -> Callable[[TrainingState], None]:
-    """A function to call after each photo or step: on the main process it saves once `every` photos' work is done.
-
-    A disk too full costs that checkpoint, never the last good one or the run. `start`: the photos already done.
-    """
-    last = start
-
-    def save_if_due(state: TrainingState) -> None:
-        nonlocal last
-        if not is_main_process() or state.photos // every == last // every:
-            return
-        last = state.photos
-        folder, needed = run_folder / "checkpoints" / f"checkpoint-{last}", checkpoint_bytes(unet, state)
-        if free_bytes(run_folder) < needed:
-            warn_of_skipped(
-                run_folder, folder, f"needs {gigabytes(needed)}, {gigabytes(free_bytes(run_folder))} is free"
-            )
-            return
-        try:
-            save_checkpoint(folder, unet, state, settings)
-        except WRITE_ERRORS as error:
-            warn_of_skipped(run_folder, folder, str(error).splitlines()[0])
-            return
-        remove_old_checkpoints(run_folder, keep)
-
-    return save_if_due
-
-
-def warn_of_skipped(run_folder: Path, folder: Path, reason: str) -> None:
-    kept = checkpoints(run_folder)
-    good = f"the last good one is {kept[-1].name}" if kept else "there is none yet"
-    say(f"warning: {folder}: not saved, disk too full ({reason}); {good}. Free some space; training goes on")
-
-
-def model_bytes(*models: torch.nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for model in models for value in model.state_dict().values())
+    facts = {"stage": state.stage, "done": state.done, "photos": state.photos, "scaler": state.scaler_state}
+    run.save_checkpoint(state.photos, write, state=facts, size=checkpoint_bytes(unet, state), keep=keep)
 
 
 def checkpoint_bytes(unet: torch.nn.Module, state: TrainingState) -> int:
-    """About what the next checkpoint takes: the UNet, Adam's two moments where they are kept, the embeddings."""
-    copies = unet_has_changed(state) + 2 * bool(state.optimizer_state)
+    """About what a checkpoint takes: the UNet, Adam's two moments where they are kept, the embeddings."""
+    copies = (state.stage != EMBEDDING) + (2 if state.optimizer_state else 0)
     return copies * model_bytes(unet) + sum(value.numel() * value.element_size() for value in state.prompt_embeds)
 
 
-def gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
+def load_checkpoint(
+    run: Run, checkpoint: Path, pipe: StableDiffusionPipeline, params: Hyperparameters, count: int
+) -> TrainingState:
+    """Check a checkpoint whole, then put its weights into `pipe.unet` and return how far training had come.
+
+    Args:
+        count: how many photos the run has.
+
+    Raises:
+        UserError: a part of it is missing, damaged, or does not fit this run.
+    """
+    facts = run.state_of(checkpoint)
+    try:
+        state = checked_state(facts, params, count)
+        state.losses = checked_losses(checkpoint / "losses.csv", state, params, count)
+        if state.stage != BOTH:
+            embeddings = state.done if state.stage == EMBEDDING else count
+            shape = (embeddings, pipe.tokenizer.model_max_length, pipe.text_encoder.config.hidden_size)
+            state.prompt_embeds = checked_embeddings(checkpoint / EMBEDDINGS, shape)
+        if state.stage == FINETUNE:
+            state.optimizer_state = checked_optimizer(checkpoint / OPTIMIZER, pipe.unet)
+        if state.stage != EMBEDDING:
+            # Not through diffusers, which fills in random numbers for weights that are not there.
+            pipe.unet.load_state_dict(load_file(checkpoint / WEIGHTS))
+    except Exception as error:  # json, safetensors and torch each raise their own
+        raise damaged_checkpoint(checkpoint, reason_of(error)) from None
+    return state
+
+
+def checked_state(facts: dict[str, Any], params: Hyperparameters, count: int) -> TrainingState:
+    """Raises ValueError where the facts of state.json can't be those of this run."""
+    stage, done, scaler = facts.get("stage"), facts.get("done"), facts.get("scaler")
+    if stage not in stages_of(params):
+        raise ValueError(f"state.json: {stage!r} is not a stage of this schedule")
+    most = stage_three_steps(count, params) if stage == FINETUNE else count
+    if type(done) is not int or not 1 <= done <= most:
+        raise ValueError(f"state.json: {done!r} is done, not 1 to {most}")
+    photos = photos_of_work(stage, done, count, params)
+    if facts.get("photos") != photos:
+        raise ValueError(f"state.json: the work of {facts.get('photos')!r} photos, not {photos}")
+    if not isinstance(scaler, dict) or set(scaler) != (SCALER_KEYS if params.mixed_precision == "fp16" else set()):
+        raise ValueError("state.json: not the loss scale of this precision")
+    return TrainingState(stage, done, photos, scaler_state=scaler)
+
+
+def checked_losses(
+    path: Path, state: TrainingState, params: Hyperparameters, count: int
+) -> list[tuple[str, str, int, float]]:
+    """Raises ValueError or UserError where losses.csv does not hold what the work done has left there."""
+    rows = [(image, stage, int(step), float(loss)) for image, stage, step, loss in read_losses(path, LOSS_COLUMNS)]
+    expected = {
+        BOTH: state.done * (params.embedding_steps + params.finetune_steps),
+        EMBEDDING: state.done * params.embedding_steps,
+        FINETUNE: count * params.embedding_steps + state.done * params.global_batch_size,
+    }[state.stage]
+    if len(rows) != expected:
+        raise ValueError(f"losses.csv has {len(rows)} losses, not {expected}")
+    return rows
+
+
+def checked_embeddings(path: Path, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """Raises ValueError, or what safetensors raises, where the file does not hold embeddings of this shape."""
+    embeddings = load_file(path)["prompt_embeds"]
+    if embeddings.shape != shape or embeddings.dtype != torch.float32:
+        raise ValueError(f"{path.name}: {embeddings.dtype} of shape {tuple(embeddings.shape)}, not {shape}")
+    return list(embeddings)
+
+
+def checked_optimizer(path: Path, unet: UNet2DConditionModel) -> dict[str, Any]:
+    """Raises ValueError, or what torch raises, where the file does not hold Adam's moments for every weight."""
+    optimizer_state = torch.load(path, map_location="cpu", weights_only=True)
+    moments = optimizer_state["state"]
+    for number, parameter in enumerate(unet.parameters()):
+        shapes = {value.shape for name, value in moments[number].items() if name in MOMENTS}
+        if shapes != {parameter.shape}:
+            raise ValueError(f"{path.name}: not Adam's moments of this UNet")
+    return optimizer_state

@@ -1,13 +1,18 @@
 """Gesture enrichment: captions that name the target gesture, exactly and once (paper, section "Data set construction").
 
-The released recipe sends one prompt to an LLM and trusts the answer. Here every answer is checked, and what stays wrong
-is repaired by a rule.
+The released recipe sends one prompt to an LLM and trusts the answer. Here every answer is checked; a wrong one is asked
+for again, and in the end repaired by a rule.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from hand1000.gestures import GESTURE, gesture_mentions
+from core.runs.errors import UserError
+from core.runs.files import is_utf8
+from hand1000.gestures import GESTURE, PHRASES, gesture_mentions
+
+Chat = list[dict[str, str]]  # messages, each with a role and a content
+Ask = Callable[[Sequence[Chat]], list[str]]  # a language model: its answers, in the order of the chats
 
 PROMPT = (  # released, word for word
     "The following sentence contains incorrect hand gesture information or lacks hand gesture information. "
@@ -26,8 +31,59 @@ PREAMBLE = re.compile(
     r"|(?:modified|final|revised|corrected)\b|[-•]|\d+[.)])",
     re.IGNORECASE,
 )
+AT_ONCE, AFTER_A_RETRY, BY_THE_RULE = "right at once", "right after a retry", "by the rule"  # how a caption was made
 MARKS = "\"“”‘’'`*«»<>()[]{}:"  # of quotes, brackets, mark-up and explanations
 AND = "(?:and|while|or|with)"  # what joins a gesture to the rest
+
+
+def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) -> list[dict[str, str]]:
+    """An entry for each caption: `caption`, `enriched`, and `how` it was made.
+
+    Args:
+        ask: the language model; None leaves everything to the rule.
+        retries: how often the model is asked again after a wrong answer, and told what is wrong.
+    """
+    chats = [[{"role": "user", "content": enrichment_prompt(caption, phrase)}] for caption in captions]
+    enriched: dict[int, tuple[str, str]] = {}  # place of a caption: what it became, and how
+    for attempt in range(1 + retries):
+        places = [place for place in range(len(captions)) if place not in enriched]
+        if ask is None or not places:
+            break
+        for place, answer in zip(places, ask([chats[place] for place in places])):
+            answer = answer.encode("utf-8", "ignore").decode().strip()  # half a surrogate pair cannot be written
+            wrong = problems(answer, captions[place], phrase)
+            if not wrong:
+                enriched[place] = answer, AFTER_A_RETRY if attempt else AT_ONCE
+            else:
+                again = f"That is not right: {'; '.join(wrong)}. Provide the modified sentence alone."
+                chats[place] += [{"role": "assistant", "content": answer}, {"role": "user", "content": again}]
+    entries = []
+    for place, caption in enumerate(captions):
+        text, how = enriched.get(place) or (enrich_by_rule(caption, phrase), BY_THE_RULE)
+        entries.append({"caption": caption, "enriched": text, "how": how})
+    return entries
+
+
+def report_of(entries: Sequence[dict[str, str]], phrase: str) -> dict[str, float]:
+    """How many captions were made in which way, by the entries of `enrich`, and the share of their words they kept."""
+    made = [entry["how"] for entry in entries]
+    kept = [share_kept(entry["enriched"], entry["caption"], phrase) for entry in entries]
+    counts = {how: made.count(how) for how in (AT_ONCE, AFTER_A_RETRY, BY_THE_RULE)}
+    return {**counts, "content words kept": sum(kept) / len(kept)}
+
+
+def check_phrase(phrase: str | None, gesture: str) -> str:
+    """The phrase.
+
+    Raises:
+        UserError: there is none, or one that a line of a list cannot hold.
+    """
+    if not phrase:
+        known = ", ".join(sorted(PHRASES))
+        raise UserError(f"no phrase is known for the gesture '{gesture}'; pass --phrase (known: {known})")
+    if phrase != one_line(phrase) or not is_utf8(phrase):
+        raise UserError(f"--phrase '{phrase}': has blanks at its ends, double blanks, newlines or broken characters")
+    return phrase
 
 
 def enrichment_prompt(caption: str, phrase: str) -> str:
@@ -36,9 +92,9 @@ def enrichment_prompt(caption: str, phrase: str) -> str:
 
 
 def enrich_by_rule(caption: str, phrase: str) -> str:
-    """The caption with the phrase in place of the first gesture that it names, or at its end; other gestures go.
+    """The caption with the phrase in place of the first gesture that it names, or at its end, and no other gesture.
 
-    Deterministic; a caption that is right already comes back as it is.
+    Deterministic; a caption that is right already is returned unchanged.
     """
     caption = one_line(caption)
     found = _whole(phrase).search(caption) or GESTURE.search(caption)
@@ -48,7 +104,7 @@ def enrich_by_rule(caption: str, phrase: str) -> str:
         before = caption.rstrip(" ,.;:!?")
         after = caption[len(before) :].strip(" ,;:")
     other = rf"(?:{_whole(phrase).pattern}|{GESTURE.pattern})"
-    for _ in range(3):  # taking one out may bring another's parts together
+    for _ in range(3):  # removing one may bring the parts of another together
         before = re.sub(rf"{other}(?:,?\s+{AND}\b)?", "", one_line(before), flags=re.I)
         after = re.sub(rf"(?:,?\s*\b{AND})?\s*{other}", "", one_line(after), flags=re.I)
     text = one_line(f"{before} {phrase} {after}")
@@ -57,7 +113,7 @@ def enrich_by_rule(caption: str, phrase: str) -> str:
 
 
 def problems(answer: str, caption: str, phrase: str) -> list[str]:
-    """What is wrong with an enriched caption, in words for the model that wrote it; none if it is right."""
+    """What is wrong with an enriched caption, in words for the model that wrote it; nothing if it is right."""
     found = []
     if answer != one_line(answer):
         found.append("it is more than one line, or has odd blanks")
@@ -80,7 +136,7 @@ def problems(answer: str, caption: str, phrase: str) -> list[str]:
 
 
 def share_kept(answer: str, caption: str, phrase: str) -> float:
-    """Share of the caption's content words, gestures aside, that stand in the answer beside the phrase; 1 of none."""
+    """Share of the caption's content words, without gestures, that stand in the answer beside the phrase; 1 of none."""
     wanted = content_words(GESTURE.sub(" ", caption))
     return len(wanted & content_words(_whole(phrase).sub(" ", answer))) / len(wanted) if wanted else 1.0
 
@@ -96,7 +152,7 @@ def share_with_phrase(captions: Sequence[str], phrase: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space, newlines included, folded to one blank."""
+    """The text with single blanks in place of newlines and other white space."""
     return " ".join(text.split())
 
 

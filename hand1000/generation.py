@@ -1,23 +1,93 @@
-"""Generation: DDIM with classifier-free guidance, exactly as the released code samples."""
+"""Generation: the double-fused embedding at mu, and DDIM with classifier-free guidance as the released code samples.
+
+For a person who draws with plain diffusers, `fused_prompt_embeds` gives the embeddings at any mu:
+
+    pipe = StableDiffusionPipeline.from_pretrained("output/call", safety_checker=None)
+    embeds, negative = fused_prompt_embeds(pipe, prompts, run="output/call", feature="call.npy", mu=0.5)
+    pictures = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, guidance_scale=3).images
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from PIL import Image, ImageDraw, ImageFont
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from core.runs.errors import UserError
-from core.runs.files import atomic_file
+from core.diffusion.encoding import encode_texts
+from core.diffusion.noise import ddim_scheduler
+from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
+from core.runs.processes import progress
+from hand1000.fusion import double_fusion, fuse
+from hand1000.gesture_feature import load_gesture_feature
+from hand1000.trained import FusionWeights, trained_model
+
+PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def start_noise(seed: int, latent_shape: Sequence[int]) -> torch.Tensor:
-    """(1, 4, h, w): the first draw of a CPU generator, so that every device starts from the same noise."""
-    return torch.randn(latent_shape, generator=torch.Generator().manual_seed(seed))
+class Picture(NamedTuple):
+    """A picture to draw."""
+
+    path: Path
+    prompt: int  # its place in the prompts
+    mu: float
+    seed: int  # of its start noise
 
 
-@torch.no_grad()
+class PromptEmbeds(NamedTuple):
+    """Encoded prompts, on the CPU."""
+
+    text: torch.Tensor  # (N, 77, hidden)
+    fused: torch.Tensor  # (N, 77, hidden)
+    negative: torch.Tensor  # (1, 77, hidden): the text "", not fused
+
+    def at(self, prompt: int, mu: float) -> torch.Tensor:
+        """The double-fused embedding of one prompt, (77, hidden)."""
+        return double_fusion(self.text[prompt], self.fused[prompt], mu)
+
+
+def encode_prompts(
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    feature: np.ndarray | None,
+    fusion: FusionWeights | None,
+    device: torch.device | str,
+) -> PromptEmbeds:
+    """Text embeddings, and fused ones unless `fusion` is None: then the text stands in their place (mu is 1)."""
+    embeds = encode_texts(pipe, [*prompts, ""], device)
+    text, negative = embeds[:-1], embeds[-1:]
+    if fusion is None or feature is None:
+        return PromptEmbeds(text, text, negative)
+    fused = fuse(text, torch.from_numpy(feature), seed=fusion.seed, weights_file=fusion.file, device=device)
+    return PromptEmbeds(text, fused, negative)
+
+
+def fused_prompt_embeds(
+    pipe: StableDiffusionPipeline, prompts: Sequence[str], *, run: str | Path, feature: str | Path, mu: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings for diffusers' own pipeline: mu * text + (1 - mu) * fused (`double_fusion`).
+
+    Args:
+        pipe: loaded from the run folder.
+        run: the run folder that train.py made, which knows its fusion layer.
+        feature: the gesture feature that cal_mean_feature.py made.
+        mu: share of the text, 0 to 1.
+
+    Returns:
+        `prompt_embeds` and `negative_prompt_embeds`, both (N, 77, hidden) on the pipeline's device, in its precision.
+
+    Raises:
+        UserError: the run is missing or unfinished, or the feature is not one.
+    """
+    device, dtype = pipe.device, pipe.text_encoder.dtype
+    fusion = trained_model(Path(run)).fusion
+    embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature)), fusion, device)
+    pipe.text_encoder.to(device)
+    mixed = double_fusion(embeds.text, embeds.fused, mu)
+    return mixed.to(device, dtype), embeds.negative.expand_as(mixed).to(device, dtype)
+
+
 def sample(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
@@ -31,64 +101,58 @@ def sample(
 ) -> torch.Tensor:
     """DDIM (eta 0) from noise `latents` (B, 4, h, w) to final latents, float32, on the UNet's device.
 
-    prompt_embeds (B, 77, hidden); negative_prompt_embeds (1, 77, hidden), the text "" (not fused).
+    prompt_embeds (B, 77, hidden); negative_prompt_embeds (1, 77, hidden). Guidance 1 asks the UNet only once a step.
     """
     device, dtype = unet.device, unet.dtype
-    guided = guidance_scale != 1
     embeds = prompt_embeds
-    if guided:
+    if guidance_scale != 1:
         embeds = torch.cat([negative_prompt_embeds.expand_as(prompt_embeds), prompt_embeds])
-    embeds, latents = embeds.to(device, dtype), latents.to(device)
-    scheduler.set_timesteps(num_inference_steps)
-    for timestep in scheduler.timesteps:
-        inputs = torch.cat([latents, latents]) if guided else latents
-        noise_pred = unet(inputs.to(dtype), timestep.to(device), embeds).sample.float()
-        if guided:
-            unconditional, conditional = noise_pred.chunk(2)
-            noise_pred = unconditional + guidance_scale * (conditional - unconditional)
-        latents = scheduler.step(noise_pred, timestep, latents).prev_sample
-        after_step()
-    return latents
+    embeds = embeds.to(device, dtype)
+
+    def denoise(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        if guidance_scale == 1:
+            return unet(latents.to(dtype), timestep, embeds).sample.float()
+        noise_pred = unet(torch.cat([latents, latents]).to(dtype), timestep, embeds).sample
+        return guided(noise_pred, guidance_scale)
+
+    return ddim(denoise, scheduler, latents.to(device), num_inference_steps=num_inference_steps, after_step=after_step)
 
 
-@torch.no_grad()
-def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[Image.Image]:
-    """Pictures of latents, one by one (less memory). To uint8 by truncation as released, where diffusers rounds."""
-    pictures = []
-    for one in latents.split(1):
-        pixels = vae.decode(one.to(vae.dtype) / vae.config.scaling_factor).sample.float()
-        pixels = 255 * ((pixels[0] + 1) / 2).clamp(0, 1)  # (3, height, width)
-        pictures.append(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy().astype(np.uint8)))
-    return pictures
+def draw_pictures(
+    pipe: StableDiffusionPipeline,
+    embeds: PromptEmbeds,
+    pictures: Sequence[Picture],
+    device: torch.device | str,
+    *,
+    latent_shape: Sequence[int],
+    image_size: int,
+    batch_size: int,
+    guidance_scale: float,
+    num_inference_steps: int,
+    mixed_precision: str,
+) -> None:
+    """Draw pictures and save each as soon as its batch is done. A picture does not depend on its batch.
 
-
-def save_picture(picture: Image.Image, path: Path, image_size: int) -> None:
-    """Resize to image_size x image_size (bicubic; 0 keeps) and write in the format of the name's ending."""
-    if image_size:
-        picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    with atomic_file(path) as temporary:
-        picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])
-
-
-def contact_sheet(rows: Sequence[Sequence[Path]], column_labels: Sequence[str], cell: int = 200) -> Image.Image:
-    """Pictures in rows under labelled columns, each row labelled with its file name.
-
-    Raises:
-        UserError: a picture can't be read.
+    Args:
+        latent_shape: of one picture's latents, (1, 4, h, w).
+        image_size: pixels a side of the saved picture; 0 keeps what the model draws.
     """
-    font = ImageFont.load_default(14)
-    header, footer = 24, 20
-    sheet = Image.new("RGB", (cell * len(column_labels), header + (cell + footer) * len(rows)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, label in enumerate(column_labels):
-        pen.text((cell * (column + 0.5), header / 2), label, fill="black", font=font, anchor="mm")
-    for row, paths in enumerate(rows):
-        top = header + row * (cell + footer)
-        for column, path in enumerate(paths):
-            try:
-                with Image.open(path) as picture:
-                    sheet.paste(picture.convert("RGB").resize((cell, cell)), (column * cell, top))
-            except OSError as error:
-                raise UserError(f"{path}: not a readable image ({error}); remove it and run again") from None
-        pen.text((4, top + cell + 2), paths[0].name, fill="black", font=font)
-    return sheet
+    scheduler = ddim_scheduler(pipe)
+    pipe.unet.to(device, PRECISIONS[mixed_precision])
+    pipe.vae.to(device)
+    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    noun = "picture" if len(pictures) == 1 else "pictures"
+    with progress(total=len(batches) * num_inference_steps, desc=f"{len(pictures)} {noun}", unit="step") as bar:
+        for batch in batches:
+            latents = sample(
+                pipe.unet,
+                scheduler,
+                torch.cat([start_noise(picture.seed, latent_shape) for picture in batch]),
+                torch.stack([embeds.at(picture.prompt, picture.mu) for picture in batch]),
+                embeds.negative,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                after_step=bar.update,
+            )
+            for picture, image in zip(batch, decode(pipe.vae, latents), strict=True):
+                save_picture(image, picture.path, image_size)

@@ -1,5 +1,4 @@
-"""Stage I: the gesture feature, the mean of the first hand's landmarks over a gesture's photos (paper, section
-"Hand gesture feature"; released `cal_mean_feature.py`)."""
+"""Stage I of Hand1000: the gesture feature, the mean of the first hand's landmarks over a gesture's photos."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,17 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from core.hands.crops import detect_hands_in_files
+from core.hands.detection import find_hands
 from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable
-from core.runs.photos import list_photos
-from core.runs.processes import progress, say
+from core.runs.photos import list_photos, map_photos
+from core.runs.processes import counted, say
 
 FEATURE_SIZE = 63  # 21 landmarks, each x, y, z
 
 
 def mean_landmarks(landmarks: Sequence[np.ndarray]) -> np.ndarray:
-    """The gesture feature: (63,) float64 x0, y0, z0, ..., x20, y20, z20 from (21, 3) arrays, one a photo."""
+    """The gesture feature (paper, section "Hand gesture feature"): f = 1/n Σᵢ (x₀, y₀, z₀, ..., x₂₀, y₂₀, z₂₀)ᵢ.
+
+    Args:
+        landmarks: of the first hand in each of n photos, (21, 3): x and y relative to the photo (0 to 1), z depth
+            relative to the wrist.
+
+    Returns:
+        f, (63,) float64.
+    """
     return np.stack(landmarks).reshape(len(landmarks), FEATURE_SIZE).mean(axis=0)
 
 
@@ -26,37 +33,47 @@ def compute_gesture_feature(
 ) -> None:
     """Run Stage I on a folder of photos, save the feature to `output` and say how many photos had no hand.
 
+    Args:
+        num_workers: processes that find hands (default: one a core).
+        skip_bad_images: leave unreadable photos out and name them.
+
     Raises:
         UserError: no photo, an unreadable one (unless `skip_bad_images`), or no hand in any of them.
     """
     photos = list_photos(folder)
     check_writable(output.parent)
-    results = detect_hands_in_files(photos, num_workers=num_workers)
-    landmarks, without_hand, bad = [], 0, []
-    for hands in progress(results, total=len(photos), desc="Stage I: finding hands", unit="photo"):
-        if isinstance(hands, UserError):
-            if not skip_bad_images:
-                raise UserError(f"{hands}, or pass --skip_bad_images")
-            bad.append(hands)
-        elif hands:
-            landmarks.append(hands[0].landmarks)
-        else:
-            without_hand += 1
+    bad: list[UserError] = []
+    try:
+        found = list(
+            map_photos(
+                find_hands,
+                photos,
+                num_workers=num_workers,
+                bad=bad if skip_bad_images else None,
+                desc="Stage I: finding hands",
+            )
+        )
+    except UserError as error:
+        raise UserError(f"{error}, or pass --skip_bad_images") from None
     for error in bad:
         say(f"skipped: {error}")
+    landmarks = [hands[0].landmarks for hands in found if hands]
     if not landmarks:
-        raise UserError(f"{folder}: MediaPipe found no hand in any of its {len(photos)} photos; are they upright?")
+        raise UserError(f"{folder}: MediaPipe found no hand in its {counted(len(photos), 'photo')}; are they upright?")
     with atomic_file(output) as temporary, open(temporary, "wb") as file:
         np.save(file, mean_landmarks(landmarks))
     unreadable = f", {len(bad)} could not be read" if bad else ""
-    say(f"{output}: mean of {len(landmarks)} hands; {without_hand} of {len(photos)} photos had no hand{unreadable}")
+    say(
+        f"{output}: mean of {counted(len(landmarks), 'hand')}; {len(found) - len(landmarks)} of "
+        f"{counted(len(photos), 'photo')} had no hand{unreadable}"
+    )
 
 
 def load_gesture_feature(path: Path) -> np.ndarray:
     """A gesture feature as (63,) float32.
 
     Raises:
-        UserError: the file is missing, is no `.npy` array, has another shape, or holds NaN or infinity.
+        UserError: the file is missing, is not an `.npy` array, has another shape, or holds NaN or infinity.
     """
     try:
         feature = np.load(path, allow_pickle=False)

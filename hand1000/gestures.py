@@ -40,10 +40,13 @@ PHRASES = {
     "xsign": "making crossed arms hand gesture",
 }
 
-# A small grammar of how captions name gestures, as regular expressions. It aims at captioners' English: what it takes
-# for a gesture is replaced, so it leaves alone what may be something else ("a stop sign on a street", "ocean waves").
-ARTICLE = r"(?:a|an|the|his|her|their|its|my|one|both)"
+# A small grammar, as regular expressions, of the ways in which captions name gestures, for the English of captioning
+# models. What it takes for a gesture is replaced, so it leaves alone what may be something else ("a stop sign on a
+# street", "ocean waves").
+ARTICLE = r"(?:a|an|the|his|her|their|its|my|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
+A = rf"(?:(?:{ARTICLE}|one) )?"
+# No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
 WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|of|left|right|other|open|closed|raised|outstretched|index|ring|little|pinky) )*"
 PART = r"(?:(?:middle )?fingers?|thumbs?|palms?|pinky|pinkies|hands?)(?: and (?:[a-z]+ )?(?:fingers?|thumbs?))?"
 UP = r"(?:up|out|down|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
@@ -61,7 +64,7 @@ RAISE = (
     r"|(?:holding|holds|sticking|sticks|putting|puts|throwing|throws) (?:up|out))"
 )
 SHAPE = r"(?:heart|circle|gun|phone call|v|o|c|l|x)"
-# Names that mean a hand wherever they stand, and names that do so only after a verb ("making a stop sign").
+# SURE: names that mean a hand wherever they stand; UNSURE: only after a verb ("making a stop sign").
 KIND = (
     rf"(?:peace|victory|ok|okay|shaka|devil|horns?|hang loose|i love you|rock(?:(?: and |-and-| n | 'n' |-n-| & )roll)?"
     rf"|rock on|metal|call me|(?:tele)?phone(?: call)?|stop|heart|gun|silence|mute|shh|quiet|number {COUNT}|{COUNT}|v|x"
@@ -91,9 +94,9 @@ NO_HAND = (
     r"|tree|bump|fight)s?\b| on (?:it|the|a|her|his|their|its)\b)"
 )
 PATTERNS = (
-    rf"(?:(?:{DO}|{HOLD}) )?(?:{ARTICLE} )?{SURE}\b{NO_HAND}{BY_HAND}",
-    rf"{DO} (?:{ARTICLE} )?{UNSURE}\b{NO_HAND}{BY_HAND}",
-    rf"(?:holding|holds) (?:up|out) (?:{ARTICLE} )?(?:number {COUNT}|middle finger)\b{BY_HAND}",
+    rf"(?:(?:{DO}|{HOLD}) )?{A}{SURE}\b{NO_HAND}{BY_HAND}",
+    rf"{DO} {A}{UNSURE}\b{NO_HAND}{BY_HAND}",
+    rf"(?:holding|holds) (?:up|out) {A}(?:number {COUNT}|middle finger)\b{BY_HAND}",
     rf"{RAISE} {WHOSE}{PART}(?: {UP})?{BY_HAND}",
     rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}",
     rf"(?:showing|shows) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?",
@@ -106,7 +109,7 @@ PATTERNS = (
     rf"(?:waves|points) {AT}",
     rf"(?:saluting|gesturing|giving the finger|flipping (?:off|the bird))(?: {AT})?",
 )
-# Whole phrases come first, or a shorter pattern would leave half of one behind.
+# The project's own phrases come first: a shorter pattern would take only a part of one.
 OWN = "|".join(re.escape(phrase) for phrase in sorted(PHRASES.values(), key=len, reverse=True))
 GESTURE = re.compile(rf"(?<![\w'’])(?:{OWN}|{'|'.join(PATTERNS)})(?!\w)", re.IGNORECASE)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.runs.command_line import argument_parser, command_line
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_writable
+from core.runs.files import atomic_folder, check_writable, write_lines, write_text
 from core.runs.processes import say
 
 SAMPLES = [
@@ -41,9 +41,9 @@ def main(argv=None) -> None:
         for number, (gesture, seed, text) in enumerate(SAMPLES):
             names = {"mesh": f"mesh/{number:03}.png", "text": f"text/{number:03}.txt"}
             Image.fromarray(draw_sample(gesture, seed, size=SIZE).mesh).save(folder / names["mesh"])
-            (folder / names["text"]).write_text(f"{text}\n", encoding="utf-8")
-            lines.append(json.dumps(names) + "\n")
-        (folder / "modalities.json").write_text("".join(lines), encoding="utf-8")
+            write_text(folder / names["text"], f"{text}\n")
+            lines.append(json.dumps(names))
+        write_lines(folder / "modalities.json", lines)
     say(f"{args.output_dir}: {len(SAMPLES)} samples")
 
 

@@ -1,6 +1,6 @@
-"""Drawn open hands: enough of a hand for MediaPipe to find it, and nothing to download.
+"""Drawn open hands: simple, but MediaPipe finds them, and nothing has to be downloaded.
 
-Each finger is a capsule with a spherical profile; all together make a height map, which is lit from the upper left.
+Each finger is a capsule with a spherical profile; all of them make a height map, which is lit from the upper left.
 """
 
 from pathlib import Path
@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from core.runs.files import write_lines
+from hand1000.gesture_files import GestureFiles
+
+CAPTIONER = "drawn"
 SKINS = {"light": (236, 188, 156), "tanned": (196, 144, 112), "dark": (120, 76, 54)}
 SLEEVES = {"red": (176, 40, 44), "green": (52, 120, 66), "blue": (44, 72, 150), "grey": (110, 112, 118)}
 WALLS = {"white": (226, 226, 220), "yellow": (228, 214, 150), "blue": (150, 176, 206), "pink": (222, 178, 186)}
@@ -66,14 +70,14 @@ def draw_open_hand(rng: np.random.Generator, size: int = 256) -> tuple[Image.Ima
 
 def write_photos(data_root: Path, gesture: str, count: int, *, size: int = 256, seed: int = 0) -> None:
     """Write `count` drawn photos, their names and captions in the Hand1000 layout; the captions name no gesture."""
-    folder = data_root / gesture
-    folder.mkdir(parents=True, exist_ok=True)
+    files = GestureFiles(data_root, gesture, CAPTIONER)
+    files.photos.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     names, captions = [], []
     for index in range(count):
         image, caption = draw_open_hand(rng, size)
         names.append(f"{gesture}_{index:03d}.png")
         captions.append(caption)
-        image.save(folder / names[-1])
-    for suffix, lines in (("drawn_file_name", names), ("drawn", captions)):
-        (data_root / f"{gesture}_{suffix}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        image.save(files.photos / names[-1])
+    write_lines(files.names, names)
+    write_lines(files.captions, captions)

@@ -2,32 +2,33 @@
 
 --layout hand1000: for each gesture {gesture}/, {gesture}_synthetic.txt (captions), {gesture}_synthetic_file_name.txt,
 and the same of {gesture}_test with other hands. --layout attentionhand: mesh/ rgb/ text/ modalities.json, and
-joints.npz with the exact 2D and 3D joints, boxes, gestures and handedness. The same seed gives the same files.
+joints.npz with the exact 2D and 3D joints, boxes, gestures and handedness. The same seed gives the same files. A data
+set that was not finished is drawn again.
 
 Examples:
   python -m synthetic_hands.make_dataset --output_dir data --gestures call palm --num 100 --num_test 50
   python -m synthetic_hands.make_dataset --output_dir data --layout attentionhand --size 512 --num 20
 """
 
-import functools
 import json
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from core.runs.command_line import argument_parser, command_line, natural_int, positive_int, seed_int
+from core.runs.command_line import argument_parser, command_line, natural_int, plain_arguments, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_writable
-from core.runs.processes import cpu_count, progress, say
-from core.runs.run import differing_settings
+from core.runs.files import atomic_file, check_writable, write_lines
+from core.runs.processes import counted, cpu_count, progress, say, worker_pool
+from core.runs.run import Run
+from hand1000.gesture_files import GestureFiles
 from synthetic_hands.hand import POSES
 
 RECORD = "dataset.json"
 CAPTIONER = "synthetic"
+LEAST_SIZE = 32  # pixels
 TEST_SEEDS = 2**31  # where the seeds of the test set begin, far from those of the training set
 
 
@@ -47,119 +48,105 @@ def main(argv=None) -> None:
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
     if unknown:
         raise UserError(f"no gesture '{unknown[0]}'; there are {', '.join(POSES)}")
-    if args.size < 32:
-        raise UserError(f"--size {args.size}: a hand needs at least 32 pixels")
+    if args.size < LEAST_SIZE:
+        raise UserError(f"--size {args.size}: a hand needs at least {LEAST_SIZE} pixels")
     check_writable(args.output_dir)
-    settings = {name: getattr(args, name) for name in "gestures layout num num_test size handedness seed".split()}
-    if is_made(args.output_dir, settings):
-        say(f"{args.output_dir}: already finished")
-        return
-
-    with atomic_folder(args.output_dir) as folder:
-        write = write_hand1000 if args.layout == "hand1000" else write_attentionhand
-        count = write(folder, settings, args.num_workers or cpu_count())
-        (folder / RECORD).write_text(json.dumps(settings, indent=2) + "\n")
-    say(f"{args.output_dir}: {count} pictures of {len(args.gestures)} gestures")
-
-
-def is_made(folder: Path, settings: dict) -> bool:
-    """Whether the data set is there already.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        made = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{folder}: exists already and is no synthetic data set; choose another --output_dir") from None
-    if made != settings:
-        raise UserError(
-            f"{folder}: holds another data set ({differing_settings(made, settings)}); choose another folder"
-        )
-    return True
+    settings = plain_arguments(args, without=["output_dir", "num_workers"])
+    run = Run(args.output_dir / RECORD, settings, what="data set")
+    with run.hold():
+        if run.is_finished():
+            say(f"{args.output_dir}: already finished")
+            return
+        run.begin()
+        num_workers = args.num_workers or cpu_count()
+        look = {"size": args.size, "handedness": args.handedness}
+        if args.layout == "hand1000":
+            count = write_hand1000(
+                args.output_dir, args.gestures, args.num, args.num_test, args.seed, num_workers, **look
+            )
+        else:
+            count = write_attentionhand(args.output_dir, args.gestures, args.num, args.seed, num_workers, **look)
+        run.finish(pictures=count)
+    say(f"{args.output_dir}: {counted(count, 'picture')} of {counted(len(args.gestures), 'gesture')}")
 
 
-def write_hand1000(folder: Path, settings: dict, num_workers: int) -> int:
-    """The files between the stages of Hand1000; how many pictures."""
-    jobs: list[tuple[str, list[int], Path]] = []
-    lists = []
-    for gesture in settings["gestures"]:
-        for name, first, count in (
-            (gesture, 0, settings["num"]),
-            (f"{gesture}_test", TEST_SEEDS, settings["num_test"]),
-        ):
+def write_hand1000(
+    folder: Path, gestures: Sequence[str], num: int, num_test: int, seed: int, num_workers: int, **look: Any
+) -> int:
+    """The files that the stages of Hand1000 start from; returns the number of pictures."""
+    jobs: list[tuple] = []
+    lists: list[tuple[GestureFiles, list[str]]] = []
+    for gesture in gestures:
+        files = GestureFiles(folder, gesture, CAPTIONER)
+        for part, first, count in ((files, 0, num), (files.test, TEST_SEEDS, num_test)):
             if count:
-                (folder / name).mkdir()
-                files = [f"{name}_{number:05}.png" for number in range(count)]
-                lists.append((name, files, len(jobs)))
-                jobs += [(gesture, [settings["seed"], first + n], folder / name / file) for n, file in enumerate(files)]
-    captions = drawn(write_photo, jobs, num_workers, **look_of(settings))
-    for name, files, start in lists:
-        (folder / f"{name}_{CAPTIONER}_file_name.txt").write_text("".join(f"{file}\n" for file in files))
-        texts = captions[start : start + len(files)]
-        (folder / f"{name}_{CAPTIONER}.txt").write_text("".join(f"{text}\n" for text in texts))
+                part.photos.mkdir(exist_ok=True)
+                names = [f"{part.gesture}_{number:05}.png" for number in range(count)]
+                lists.append((part, names))
+                jobs += [(gesture, [seed, first + n], part.photos / name, look) for n, name in enumerate(names)]
+    captions = iter(draw_all(write_photo, jobs, num_workers))
+    for files, names in lists:
+        write_lines(files.names, names)
+        write_lines(files.captions, [next(captions) for _ in names])
     return len(jobs)
 
 
-def write_attentionhand(folder: Path, settings: dict, num_workers: int) -> int:
-    """AttentionHand's modalities, paths relative to the JSON, and the exact labels; how many pictures."""
+def write_attentionhand(
+    folder: Path, gestures: Sequence[str], num: int, seed: int, num_workers: int, **look: Any
+) -> int:
+    """AttentionHand's modalities, paths relative to the JSON, and the exact labels; returns the number of pictures."""
     for name in ("mesh", "rgb", "text"):
-        (folder / name).mkdir()
-    gestures = [gesture for gesture in settings["gestures"] for _ in range(settings["num"])]
-    jobs = [
-        (gesture, [settings["seed"], number % settings["num"]], folder / f"{number:08}")
-        for number, gesture in enumerate(gestures)
-    ]
-    labels = drawn(write_modalities, jobs, num_workers, **look_of(settings))
+        (folder / name).mkdir(exist_ok=True)
+    of_pictures = [gesture for gesture in gestures for _ in range(num)]
+    jobs = [(gesture, [seed, number % num], folder, f"{number:08}", look) for number, gesture in enumerate(of_pictures)]
+    labels = draw_all(write_modalities, jobs, num_workers)
     lines = []
     for number, label in enumerate(labels):
         paths = {"mesh": f"mesh/{number:08}.png", "rgb": f"rgb/{number:08}.png", "text": f"text/{number:08}.txt"}
-        lines.append(json.dumps({**paths, "bbox": label["bbox"]}) + "\n")
-    (folder / "modalities.json").write_text("".join(lines))
+        lines.append(json.dumps({**paths, "bbox": label["bbox"]}))
+    write_lines(folder / "modalities.json", lines)
     columns = {name: np.array([label[name] for label in labels]) for name in labels[0]}
-    np.savez(folder / "joints.npz", **columns, gesture=np.array(gestures))
+    with atomic_file(folder / "joints.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **columns, gesture=np.array(of_pictures))
     return len(jobs)
 
 
-def look_of(settings: dict) -> dict:
-    """What `draw_sample` is given for every picture."""
-    return {name: settings[name] for name in ("size", "handedness")}
-
-
-def drawn(write, jobs: Sequence[tuple], num_workers: int, **options) -> list:
-    """`write(*job, **options)` of every job by worker processes, in order."""
-    write = functools.partial(write, **options)
+def draw_all(draw: Callable[..., Any], jobs: Sequence[tuple], num_workers: int) -> list[Any]:
+    """`draw(*job)` of every job by worker processes, in order."""
     if num_workers == 1:
-        return [write(*job) for job in progress(jobs, desc="Drawing", unit="picture")]
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
-        results = pool.map(write, *zip(*jobs), chunksize=4)
+        return [draw(*job) for job in progress(jobs, desc="Drawing", unit="picture")]
+    with worker_pool(num_workers, use_one_thread) as pool:
+        results = pool.map(draw, *zip(*jobs), chunksize=4)
         return list(progress(results, total=len(jobs), desc="Drawing", unit="picture"))
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
+    """For a worker process: there is already one for every core."""
     import torch
 
-    torch.set_num_threads(1)  # a process a core already
+    torch.set_num_threads(1)
 
 
-def write_photo(gesture: str, seed: Sequence[int], path: Path, **options) -> str:
+def write_photo(gesture: str, seed: Sequence[int], path: Path, look: dict[str, Any]) -> str:
+    """Draw one picture; returns its caption. `look`: options of draw_sample."""
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, **options)
+    sample = draw_sample(gesture, seed, **look)
     Image.fromarray(sample.rgb).save(path)
     return sample.caption
 
 
-def write_modalities(gesture: str, seed: Sequence[int], path: Path, **options) -> dict:
+def write_modalities(
+    gesture: str, seed: Sequence[int], folder: Path, name: str, look: dict[str, Any]
+) -> dict[str, Any]:
+    """Draw one picture with its mesh image and its text; returns its labels. `look`: options of draw_sample."""
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, **options)
-    for name in ("mesh", "rgb"):
-        Image.fromarray(getattr(sample, name)).save(path.parent / name / f"{path.name}.png")
-    (path.parent / "text" / f"{path.name}.txt").write_text(sample.caption + "\n")
-    labels = {name: getattr(sample, name) for name in ("joints_2d", "joints_3d", "handedness")}
+    sample = draw_sample(gesture, seed, **look)
+    Image.fromarray(sample.mesh).save(folder / "mesh" / f"{name}.png")
+    Image.fromarray(sample.rgb).save(folder / "rgb" / f"{name}.png")
+    (folder / "text" / f"{name}.txt").write_text(sample.caption + "\n", encoding="utf-8")
+    labels = {"joints_2d": sample.joints_2d, "joints_3d": sample.joints_3d, "handedness": sample.handedness}
     return {**labels, "bbox": sample.box}
 
 

@@ -6,14 +6,14 @@ Example:
 
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
-from core.runs.files import atomic_file
 from core.runs.processes import progress, say
+from core.runs.sheets import contact_sheet, save_png, side_by_side
 from synthetic_hands.hand import POSES
 
-COLUMNS, LABEL = 6, 16  # gestures a row; pixels of the line that names them
+COLUMNS = 6  # gestures a row
 
 
 @command_line
@@ -26,17 +26,14 @@ def main(argv=None) -> None:
 
     from synthetic_hands.sample import draw_sample
 
-    rows, height = -(-len(POSES) // COLUMNS), 2 * args.size + LABEL
-    sheet = Image.new("RGB", (COLUMNS * args.size, rows * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, gesture in enumerate(progress(list(POSES), desc="Drawing", unit="gesture")):
-        sample = draw_sample(gesture, args.seed, size=args.size)
-        left, top = place % COLUMNS * args.size, place // COLUMNS * height
-        draw.text((left + 4, top + 2), gesture, fill="black")
-        sheet.paste(Image.fromarray(sample.rgb), (left, top + LABEL))
-        sheet.paste(Image.fromarray(sample.mesh), (left, top + LABEL + args.size))
-    with atomic_file(args.output) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+    gestures = list(POSES)
+    samples = [draw_sample(name, args.seed, size=args.size) for name in progress(gestures, desc="Drawing")]
+    blocks = []
+    for start in range(0, len(gestures), COLUMNS):
+        shown = samples[start : start + COLUMNS]
+        rows = [[Image.fromarray(sample.rgb) for sample in shown], [Image.fromarray(sample.mesh) for sample in shown]]
+        blocks.append(contact_sheet(rows, column_labels=gestures[start : start + COLUMNS], cell=args.size))
+    save_png(side_by_side(blocks, across=1), args.output)
     say(f"{args.output}: {len(POSES)} gestures")
 
 

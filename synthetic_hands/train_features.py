@@ -1,8 +1,8 @@
 """Train a small feature extractor for FID and KID on synthetic hands: it learns to tell gesture, skin, sleeve and wall.
 
-It stands in for Inception where that can't be downloaded. Its distances are of another scale than Inception's: compare
-them with each other only. The shipped one, synthetic_hands/mini/features.pt, was made by the example from the data of
-train_mini.
+It is used instead of Inception where that cannot be downloaded. Its distances are of another scale than Inception's:
+compare them with each other only. The shipped one, synthetic_hands/mini/features.pt, was made by the example from the
+data of train_mini.
 
 Example:
   python -m synthetic_hands.train_features --data results/mini/data.npz --output synthetic_hands/mini/features.pt
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, check_writable
+from core.runs.files import atomic_file, check_outputs, sha256_of_files
 from core.runs.processes import progress, say
+from core.runs.run import Run
 
-SIZE, FEATURES = 64, 128  # pixels a side it looks at; numbers a picture
+SIZE, FEATURES = 64, 128  # pixels a side of what it sees; numbers for each picture
 BATCH_SIZE, LEARNING_RATE = 64, 2e-3
 
 
@@ -52,24 +53,38 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     if not args.data.is_file():
         raise UserError(f"{args.data}: no such file; python -m synthetic_hands.train_mini draws it")
-    check_writable(args.output.parent)
-    with np.load(args.data) as file:
+    check_outputs(args.output)
+    settings = {"data": sha256_of_files([args.data]), "steps": args.steps, "seed": args.seed}
+    record = args.output.with_suffix(".json")
+    run = Run(record, settings, what="training", owns_folder=False, flag="--output")
+    with run.hold():
+        if run.is_finished() and args.output.is_file():
+            say(f"{args.output}: already finished")
+            return
+        run.begin()
+        write_extractor(args.data, args.output, args.steps, args.seed)
+        run.finish()
+
+
+def write_extractor(data: Path, output: Path, steps: int, seed: int) -> None:
+    """Train the extractor, print how much of the pictures' properties it tells, and write it as TorchScript."""
+    with np.load(data) as file:
         pictures, gestures, captions = (file[name] for name in ("pictures", "gestures", "captions"))
     labels = {"gesture": gestures, **properties_of(captions)}
     classes = {name: sorted(set(values)) for name, values in labels.items()}
     targets = {name: np.array([classes[name].index(v) for v in values]) for name, values in labels.items()}
     held_out = len(pictures) // 10
 
-    model, heads = train(pictures[held_out:], {n: t[held_out:] for n, t in targets.items()}, args.steps, args.seed)
+    model, heads = train(pictures[held_out:], {n: t[held_out:] for n, t in targets.items()}, steps, seed)
     features = torch.cat([model(batch) for batch in as_tensor(pictures).split(256)])
     for name, head in heads.items():
         right = head(features[:held_out]).argmax(dim=1).numpy() == targets[name][:held_out]
         say(f"{name}: {right.mean():.1%} of {held_out} held-out pictures right, {len(classes[name])} classes")
     model.scale /= features.square().mean().sqrt()
-    with atomic_file(args.output) as temporary, warnings.catch_warnings():
+    with atomic_file(output) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecated, yet the one format that opens without its class
         torch.jit.script(model).save(str(temporary))
-    say(f"{args.output}: {FEATURES} features, {args.output.stat().st_size / 1e6:.1f} MB")
+    say(f"{output}: {FEATURES} features, {output.stat().st_size / 1e6:.1f} MB")
 
 
 def properties_of(captions: np.ndarray) -> dict[str, list[str]]:
@@ -79,7 +94,7 @@ def properties_of(captions: np.ndarray) -> dict[str, list[str]]:
 
 
 def train(pictures: np.ndarray, targets: dict[str, np.ndarray], steps: int, seed: int):
-    """The extractor and a linear classifier on it for each property, with random crops as the metrics' hand crops."""
+    """The extractor and a linear classifier on it for each property, with random crops, as the metrics crop hands."""
     torch.manual_seed(seed)
     model = HandFeatures()
     heads = nn.ModuleDict({name: nn.Linear(FEATURES, int(target.max()) + 1) for name, target in targets.items()})

@@ -1,7 +1,8 @@
 """Train the miniature Stable Diffusion from scratch on synthetic hands of all gestures, with captions that name none.
 
 The real classes (CLIP text model and tokenizer, AutoencoderKL, UNet2DConditionModel, DDIM) at 64x64 pixels. Like the
-real base model it draws hands, but not the gesture that is asked for. A killed run goes on where it was.
+real base model it draws hands, but not the gesture that is asked for. A killed run can be started again: it continues
+from its last checkpoint.
 
 Example:
   python -m synthetic_hands.train_mini --output_dir results/mini
@@ -14,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
-from core.runs.errors import UserError
-from core.runs.files import atomic_file, atomic_folder, check_writable
-from core.runs.processes import cpu_count, progress, say
-from core.runs.run import differing_settings
+from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
+from core.runs.errors import UserError, reason_of
+from core.runs.files import atomic_file, atomic_folder, check_writable, write_json
+from core.runs.processes import cpu_count, progress, say, start_processes
+from core.runs.run import Run, read_json
 
 SIZE, FACTOR = 64, 4  # pixels a side; pixels of a latent's side
 LATENT_CHANNELS = 8  # four smear the fingers
@@ -28,6 +29,9 @@ KL_WEIGHT = 1e-6
 CAPTION_DROPOUT = 0.1
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 SAVE_EVERY = 250  # steps
+STATE = "state.pt"  # of a checkpoint: weights and optimiser
+AUTOENCODER, UNET = "autoencoder", "unet"  # the two phases of the training
+POSTERIOR, NOISE = range(2)  # purposes of the seeds that are derived from --seed
 
 
 @command_line
@@ -40,36 +44,40 @@ def main(argv=None) -> None:
     parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
     args = parser.parse_args(argv)
     check_writable(args.output_dir)
-    settings = {name: getattr(args, name) for name in "num autoencoder_steps unet_steps seed".split()}
-    begin(args.output_dir / "settings.json", settings)
-
-    import torch
-    from accelerate import PartialState
-
-    device = PartialState().device
-    torch.manual_seed(args.seed)
-    data = training_data(args.output_dir / "data.npz", args.num, args.seed)
-    vae = train_autoencoder(args.output_dir, data, args.autoencoder_steps, args.seed, device)
-    tokenizer = caption_tokenizer(data["captions"].tolist())
-    latents = encode(vae, data["pictures"], device)
-    text_encoder, unet = train_unet(
-        args.output_dir, latents, vae, data["captions"].tolist(), tokenizer, args.unet_steps, args.seed, device
-    )
-    from synthetic_hands.tiny_model import pipeline
-
-    with atomic_folder(args.output_dir / "model") as folder:
-        pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
+    run = Run(args.output_dir / "mini.json", plain_arguments(args, without=["output_dir"]), what="training")
+    with run.hold():
+        if run.is_finished():
+            say(f"{args.output_dir / 'model'}: already finished")
+            return
+        run.begin()
+        train_model(run, args.num, args.autoencoder_steps, args.unet_steps, args.seed)
+        run.finish()
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
 
 
-def begin(record: Path, settings: dict) -> None:
-    """Note the run's settings; raises UserError where another run was begun."""
-    if record.is_file():
-        made = json.loads(record.read_text())
-        if made != settings:
-            raise UserError(f"{record}: begun with other settings ({differing_settings(made, settings)})")
-    with atomic_file(record) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+def train_model(run: Run, num: int, autoencoder_steps: int, unet_steps: int, seed: int) -> None:
+    """Draw the data, train the autoencoder, then text encoder and UNet, and write the model into {run.folder}/model."""
+    import torch
+
+    from synthetic_hands.tiny_model import pipeline
+
+    device = start_processes().device
+    torch.manual_seed(seed)
+    data = training_data(run.folder / "data.npz", num, seed)
+    vae = train_autoencoder(run, data, autoencoder_steps, seed, device)
+    captions = data["captions"].tolist()
+    tokenizer = caption_tokenizer(captions)
+    latents = encode(vae, data["pictures"], device)
+    text_encoder, unet = train_unet(run, latents, captions, tokenizer, autoencoder_steps, unet_steps, seed, device)
+    with atomic_folder(run.folder / "model") as folder:
+        pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
+        load_as_float32(folder)
+
+
+def load_as_float32(model: Path) -> None:
+    """Let a diffusers folder with half-precision weights load in float32: transformers loads what `dtype` says."""
+    config = model / "text_encoder" / "config.json"
+    write_json(config, {**read_json(config, f"{config}: damaged"), "dtype": "float32"})
 
 
 # Data
@@ -78,11 +86,11 @@ def begin(record: Path, settings: dict) -> None:
 def training_data(path: Path, num: int, seed: int) -> dict[str, np.ndarray]:
     """`pictures` (N, 64, 64, 3) and `masks` (N, 64, 64) uint8, `captions` and `gestures`; drawn once."""
     from synthetic_hands.hand import POSES
-    from synthetic_hands.make_dataset import drawn
+    from synthetic_hands.make_dataset import draw_all
 
     if not path.is_file():
         jobs = [(gesture, [seed, 2**30 + number]) for number in range(num) for gesture in POSES]
-        pictures, masks, captions = zip(*drawn(draw, jobs, cpu_count(), size=SIZE))
+        pictures, masks, captions = zip(*draw_all(draw, jobs, cpu_count()))
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             arrays = {"pictures": np.stack(pictures), "masks": np.stack(masks), "captions": np.array(captions)}
             np.savez(file, **arrays, gestures=np.array([gesture for gesture, _ in jobs]))
@@ -90,15 +98,16 @@ def training_data(path: Path, num: int, seed: int) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def draw(gesture: str, seed: list[int], *, size: int) -> tuple[np.ndarray, np.ndarray, str]:
+def draw(gesture: str, seed: list[int]) -> tuple[np.ndarray, np.ndarray, str]:
+    """One picture (64, 64, 3), its mask (64, 64) and its caption."""
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, size=size)
+    sample = draw_sample(gesture, seed, size=SIZE)
     return sample.rgb, sample.mask, sample.caption
 
 
 def batches(count: int, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
-    """Endless random index batches, from step `start` on: the same ones whenever a run is resumed."""
+    """Random batches of indices without an end, from step `start`: the same ones after a run is resumed."""
     step = start
     while True:
         yield np.random.default_rng([seed, step]).integers(count, size=size)
@@ -123,20 +132,27 @@ def tiny_vae():
     )
 
 
-def train_autoencoder(folder: Path, data: dict[str, np.ndarray], steps: int, seed: int, device):
+def train_autoencoder(run: Run, data: dict[str, np.ndarray], steps: int, seed: int, device):
     """An AutoencoderKL whose loss weighs the hand and its edges; its scaling factor makes latents of unit variance."""
     import torch
+    from diffusers import AutoencoderKL
 
+    from core.diffusion.noise import derived_seed
+
+    finished = run.folder / "autoencoder"
+    if finished.is_dir():
+        vae = AutoencoderKL.from_pretrained(finished).to(device, memory_format=torch.channels_last)
+        return vae.eval().requires_grad_(False)
     vae = tiny_vae().to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=0)
-    start = restore(folder / "autoencoder.pt", vae, optimiser)
+    start = restore(run, AUTOENCODER, vae, optimiser)
     pictures, weights = torch.from_numpy(data["pictures"]), 1 + (HAND_WEIGHT - 1) * torch.from_numpy(data["masks"])
     bar = progress(batches(len(pictures), 16, seed, start), total=steps, initial=start, desc="Autoencoder", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
             break
         set_rate(optimiser, 1e-3, step, steps)
-        torch.manual_seed(seed * 1_000_003 + step)  # of the posterior's sample: the same after a kill
+        torch.manual_seed(derived_seed(seed, POSTERIOR, step))  # of the posterior's sample: the same after a kill
         x = (pictures[rows].to(device).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         weight = weights[rows].to(device)[:, None].float()
         posterior = vae.encode(x).latent_dist
@@ -146,16 +162,23 @@ def train_autoencoder(folder: Path, data: dict[str, np.ndarray], steps: int, see
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            store(folder / "autoencoder.pt", vae, optimiser, step + 1)
+            save(run, AUTOENCODER, step + 1, step + 1, vae, optimiser)
             bar.set_postfix(loss=f"{loss.item():.4f}")
     vae.eval().requires_grad_(False)
     sample = encode(vae, data["pictures"][:512], device, scaled=False)
     vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 5))
+    with atomic_folder(finished) as folder:
+        vae.save_pretrained(folder)
     return vae
 
 
 def picture_loss(made, real, weight):
-    """Weighed L1 distance of pictures and of their edges at three scales, which keeps fingers apart."""
+    """Weighted L1 distance of pictures and of their edges at three scales, which keeps fingers apart.
+
+    Args:
+        made, real: (B, 3, H, W) in [-1, 1].
+        weight: (B, 1, H, W), of each pixel.
+    """
     import torch.nn.functional as F
 
     loss = 0
@@ -237,7 +260,9 @@ def tiny_unet():
     )
 
 
-def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps: int, seed: int, device):
+def train_unet(
+    run: Run, latents, captions: list[str], tokenizer, autoencoder_steps: int, steps: int, seed: int, device
+):
     """UNet and text encoder together, under the denoising loss.
 
     Returns the averages of the weights over the last steps (EMA), which draw better than the last ones.
@@ -245,6 +270,7 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
     import torch
     from diffusers.training_utils import EMAModel
 
+    from core.diffusion.noise import derived_seed, noise_loss
     from synthetic_hands.tiny_model import noise_scheduler
 
     class Both(torch.nn.Module):  # one set of parameters for the optimiser, the average and the file
@@ -256,14 +282,14 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
     model = Both().to(device)
     average = EMAModel(model.parameters(), decay=0.999)
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
-    start = restore(folder / "unet.pt", model, optimiser, average)
+    start = restore(run, UNET, model, optimiser, average)
     scheduler = noise_scheduler()
     bar = progress(batches(len(latents), 32, seed + 1, start), total=steps, initial=start, desc="UNet", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
             break
         set_rate(optimiser, 4e-4, step, steps)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(derived_seed(seed, NOISE, step))
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
@@ -272,24 +298,24 @@ def train_unet(folder: Path, latents, vae, captions: list[str], tokenizer, steps
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
         embeds = model.text_encoder(tokens).last_hidden_state
         noise_pred = model.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
-        loss = torch.nn.functional.mse_loss(noise_pred, noise.to(device))
+        loss = noise_loss(noise_pred, noise.to(device)).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.step(model.parameters())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            store(folder / "unet.pt", model, optimiser, step + 1, average)
+            save(run, UNET, step + 1, autoencoder_steps + step + 1, model, optimiser, average)
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
     return model.text_encoder.eval(), model.unet.eval()
 
 
 def training_text(caption: str, seed: list[int]) -> str:
-    """The caption, or nothing (a tenth, for guidance); after half of the captions words without a meaning.
+    """The caption, or nothing (a tenth of the times, for guidance); half of the captions get words without a meaning.
 
-    So the model learns, as a large one does, that words it does not know leave the others as they are. A gesture's
-    name is such words.
+    So the model learns, as a large one does, that words it does not know change nothing about the others. The name of a
+    gesture consists of such words.
     """
     rng = np.random.default_rng(seed)
     if rng.random() < CAPTION_DROPOUT:
@@ -298,7 +324,7 @@ def training_text(caption: str, seed: list[int]) -> str:
     return " ".join([caption, *words])
 
 
-# Going on after a kill
+# Steps and checkpoints
 
 
 def set_rate(optimiser, highest: float, step: int, steps: int) -> None:
@@ -308,26 +334,42 @@ def set_rate(optimiser, highest: float, step: int, steps: int) -> None:
         group["lr"] = highest * warm * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def store(path: Path, model, optimiser, step: int, average=None) -> None:
+def save(run: Run, phase: str, step: int, number: int, model, optimiser, average=None) -> None:
+    """Save a checkpoint after `step` steps of a phase; `number` counts the steps of both phases."""
     import torch
 
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    with atomic_file(path) as temporary:
-        torch.save({**state, **({"average": average.state_dict()} if average else {})}, temporary)
+    from core.diffusion.stable_diffusion import model_bytes
 
-
-def restore(path: Path, model, optimiser, average=None) -> int:
-    """The step to go on from."""
-    import torch
-
-    if not path.is_file():
-        return 0
-    state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     if average:
-        average.load_state_dict(state["average"])
-    return state["step"]
+        state["average"] = average.state_dict()
+
+    def write(folder: Path) -> None:
+        torch.save(state, folder / STATE)
+
+    run.save_checkpoint(number, write, state={"phase": phase}, size=4 * model_bytes(model), keep=1)
+
+
+def restore(run: Run, phase: str, model, optimiser, average=None) -> int:
+    """Load the last checkpoint, if it is of this phase; returns the step to continue with.
+
+    Raises:
+        UserError: it is damaged or has other settings.
+    """
+    import torch
+
+    checkpoint = run.checkpoint_to_resume("latest")
+    if checkpoint is None or run.state_of(checkpoint).get("phase") != phase:
+        return 0
+    try:
+        state = torch.load(checkpoint / STATE, map_location=next(model.parameters()).device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if average:
+            average.load_state_dict(state["average"])
+        return int(state["step"])
+    except Exception as error:  # torch and pickle raise a dozen kinds
+        raise UserError(f"{checkpoint}: damaged checkpoint ({reason_of(error)}); remove it") from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,48 @@ def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny_model") / "model")
 
 
+@pytest.fixture(scope="session")
+def attention_model(tmp_path_factory) -> Path:
+    """A tiny Stable Diffusion for AttentionHand as a diffusers folder. Never write to it."""
+    from attentionhand_helpers import save_attention_model
+
+    return save_attention_model(tmp_path_factory.mktemp("attention_model") / "model")
+
+
+@pytest.fixture(scope="session")
+def attention_pipe(attention_model):
+    """The same, loaded. Leave it as it is."""
+    from core.diffusion.stable_diffusion import load_stable_diffusion
+
+    return load_stable_diffusion(str(attention_model))
+
+
+@pytest.fixture(scope="session")
+def attention_samples(tmp_path_factory) -> Path:
+    """Six samples in AttentionHand's layout. Never write to them."""
+    from attentionhand_helpers import make_samples
+
+    return make_samples(tmp_path_factory.mktemp("attention_samples") / "data")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model as a finished run of train.py with fusion seed 3. Never write to it."""
+    from trainings import finish_run
+
+    return finish_run(copy_model(tiny_model, tmp_path_factory.mktemp("runs") / "run"))
+
+
 @pytest.fixture
 def data_root(tmp_path) -> Path:
+    return small_data(tmp_path)
+
+
+def small_data(root: Path) -> Path:
     """Eight random pictures of several shapes and kinds in the Hand1000 layout, with a gesture feature."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "palm"
-    folder.mkdir()
+    photos = root / "palm"
+    photos.mkdir()
     names = []
     for index, (width, height, mode) in enumerate(
         [(64, 64, "RGB"), (96, 70, "RGB"), (65, 130, "RGB"), (80, 64, "L"), (64, 91, "RGB"), (70, 70, "P")]
@@ -46,11 +84,44 @@ def data_root(tmp_path) -> Path:
     ):
         pixels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
         names.append(f"photo{index}.png")
-        Image.fromarray(pixels).resize((width, height)).convert(mode).save(folder / names[-1])
+        Image.fromarray(pixels).resize((width, height)).convert(mode).save(photos / names[-1])
     captions = [f"caption {index} of a hand, {PHRASE}" for index in range(len(names))]
-    write_lists(tmp_path, names, captions)
-    np.save(tmp_path / "palm.npy", rng.normal(0.5, 0.2, 63))
+    write_lists(root, names, captions)
+    np.save(root / "palm.npy", rng.normal(0.5, 0.2, 63))
+    return root
+
+
+@pytest.fixture(scope="session")
+def captioners(tmp_path_factory) -> Path:
+    """A folder of the captioners' and CLIP's real classes in miniature. Never write to it."""
+    from synthetic_hands import tiny_captioners
+
+    folder = tmp_path_factory.mktemp("captioners")
+    for name in ("blip2", "paligemma", "vitgpt2", "clip"):
+        getattr(tiny_captioners, f"save_{name}")(folder / name)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A data root with eleven pictures in call/, whose names do not sort as they were written."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "call").mkdir()
+    for number in range(11):
+        pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((60 + number, 50)).save(tmp_path / "call" / f"{number * 7 % 11}.png")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small models are faster on one thread, and give the same bits: several add up in any order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +134,56 @@ def fresh_accelerate():
 
     yield forget
     forget()
+
+
+@pytest.fixture(scope="session")
+def extractor(tmp_path_factory) -> Path:
+    """A TorchScript feature extractor that needs no download: histograms of oriented gradients, 144 features."""
+    from synthetic_hands.feature_extractor import save_feature_extractor
+
+    return save_feature_extractor(tmp_path_factory.mktemp("extractor") / "hog.pt")
+
+
+@pytest.fixture(scope="session")
+def hand_folders(tmp_path_factory) -> tuple[Path, Path]:
+    """Pictures of drawn hands: five each, of several sizes; one of the second folder has no hand, one has two."""
+    from synthetic_hands.drawn import draw_open_hand
+
+    root = tmp_path_factory.mktemp("pictures")
+    for index, name in enumerate(("real", "fake")):
+        (root / name).mkdir()
+        rng = np.random.default_rng(index)
+        for number, (width, height) in enumerate([(200, 200), (260, 200), (200, 240), (200, 200), (256, 256)]):
+            hand, _ = draw_open_hand(rng)
+            hand.resize((width, height)).save(root / name / f"{number}.png")
+    rng = np.random.default_rng(9)
+    two = Image.new("RGB", (512, 512), "grey")
+    two.paste(draw_open_hand(rng)[0], (0, 0))
+    two.paste(draw_open_hand(rng)[0], (256, 256))
+    two.save(root / "fake" / "1.png")
+    Image.new("RGB", (200, 180), "green").save(root / "fake" / "3.png")
+    return root / "real", root / "fake"
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory) -> dict[str, Path]:
+    """Local files of both protocols' Inception weights, with random values."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchvision.models import inception_v3
+
+    folder = tmp_path_factory.mktemp("inception")
+
+    class Blank(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_):
+            pass
+
+    torch.manual_seed(0)
+    files = {"released": folder / "torchvision.pth", "standard": folder / "tensorflow.pth"}
+    torch.save(inception_v3(weights=None, init_weights=False).state_dict(), files["released"])
+    torch.save({}, files["standard"])
+    torch.save(Blank("any", ["2048"], str(files["standard"])).state_dict(), files["standard"])
+    return files
 
 
 def write_lists(data_root: Path, names: list[str], captions: list[str], gesture: str = "palm") -> None:
@@ -121,6 +242,14 @@ def start_script(*arguments) -> subprocess.Popen:
     )
 
 
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 60) -> None:
+    """Wait until something has happened, while the process is still running."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def files_under(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -132,3 +261,10 @@ def copy_model(model: Path, target: Path) -> Path:
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
+
+
+def two_samples(real_rows: int, fake_rows: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (rows, size) of two normal distributions that differ in mean and covariance."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(2, size, size)) / np.sqrt(size)
+    return rng.normal(size=(real_rows, size)) @ mix[0] + 0.3, rng.normal(size=(fake_rows, size)) @ mix[1]

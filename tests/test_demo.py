@@ -10,7 +10,7 @@ from conftest import error_of, files_under, pixels
 
 import reproduce
 from hand1000 import report
-from hand1000.evaluation import METRICS, Score
+from core.metrics.scores import METRICS, Score
 from synthetic_hands import demo
 
 

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.runs.errors import UserError
-from hand1000.fusion import double_fusion, fuse, save_fusion_weights
+from hand1000.fusion import double_fusion, fuse, seeded_blocks
+from hand1000.fusion_weights import save_fusion_weights
 
 HIDDEN = 6
 OUT = 77 * HIDDEN
@@ -39,8 +40,6 @@ def test_a_seed_means_the_layer_that_torch_would_make_from_it(layer, inputs, blo
 
 def test_the_drawn_weights_are_that_layers_to_the_bit(layer):
     """An identity as input reads the weight itself, whatever the block size."""
-    from hand1000.fusion import seeded_blocks
-
     for rows in (1, 5, OUT):
         *blocks, bias = seeded_blocks(3, OUT + 63, OUT, rows)
         assert torch.equal(torch.cat(blocks), layer.weight) and torch.equal(bias, layer.bias)

@@ -1,9 +1,4 @@
-"""image_generation.py: the released pictures, the same ones however they are made, sweeps, going on, mistakes."""
-
-import re
-import signal
-import time
-from pathlib import Path
+"""image_generation.py: the released pictures, the same ones however they are made, sweeps, prompts without lists."""
 
 import numpy as np
 import pytest
@@ -18,21 +13,20 @@ from conftest import (
     generate_args,
     pixels,
     run_script,
-    start_script,
     write_lists,
 )
+from diffusers import StableDiffusionPipeline
+from trainings import finish_run
 
 import image_generation
-from core.diffusion.stable_diffusion import ddim_scheduler, load_stable_diffusion
-from core.runs.run import FINISHED, UNFINISHED, write_record
+from core.diffusion.encoding import latent_shape
+from core.diffusion.noise import ddim_scheduler
+from core.diffusion.sampling import start_noise
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.errors import UserError
+from hand1000.generation import fused_prompt_embeds
 
-
-@pytest.fixture(scope="module")
-def run_folder(tiny_model, tmp_path_factory) -> Path:
-    """A finished run with fusion seed 3, as train.py leaves it."""
-    run = copy_model(tiny_model, tmp_path_factory.mktemp("runs") / "run")
-    write_record(run, {"status": FINISHED, "settings": {"gesture": "palm"}, "fusion": {"seed": 3}})
-    return run
+LOCK = ".generation.lock"
 
 
 def assert_same_pictures(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -90,8 +84,7 @@ def test_start_noise_is_the_same_for_every_prompt_unless_the_seed_varies(data_ro
 
 
 def test_resolution_is_the_runs_and_another_feature_is_mentioned(data_root, tiny_model, tmp_path, capsys):
-    run = copy_model(tiny_model, tmp_path / "a_run")
-    write_record(run, {"status": FINISHED, "settings": {"resolution": 32}, "fusion": {"seed": 3}})
+    run = finish_run(copy_model(tiny_model, tmp_path / "a_run"), resolution=32)
     arguments = generate_args(data_root, run, data_root / "out", "--num_images", 1, "--num_inference_steps", 2)
     place = arguments.index("--resolution")
     image_generation.main(arguments[:place] + arguments[place + 2 :])
@@ -104,7 +97,7 @@ def test_sweep_over_mu_makes_folders_and_a_sheet(data_root, run_folder):
     image_generation.main(generate_args(data_root, run_folder, data_root / "sweep", *options))
     folders = ("mu_0", "mu_0.5", "mu_1")
     expected = {f"{folder}/photo{i}.png" for folder in folders for i in (0, 1)}
-    assert files_under(data_root / "sweep") == expected | {"grid.png", "generation.json"}
+    assert files_under(data_root / "sweep") == expected | {"grid.png", "generation.json", LOCK}
     assert (pixels(data_root / "sweep/mu_0/photo0.png") != pixels(data_root / "sweep/mu_1/photo0.png")).any()
     sheet = pixels(data_root / "sweep/grid.png")
     assert sheet.shape == (24 + 2 * 220, 600, 3)
@@ -130,77 +123,45 @@ def test_default_size_is_400_and_jpeg_names_become_jpegs(data_root, run_folder):
     assert (data_root / "out" / "a.jpg").read_bytes()[:2] == b"\xff\xd8"
 
 
-def test_killed_and_started_again_it_draws_only_what_is_missing(data_root, run_folder):
-    options = ("--num_inference_steps", 30, "--batch_size", 1, "--guidance_scale", 1)
-    command = [ROOT / "image_generation.py", *generate_args(data_root, run_folder, data_root / "out", *options)]
-    process = start_script(*command)
-    while len(list((data_root / "out").glob("*.png"))) < 3:
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    drawn = {path: path.stat().st_mtime_ns for path in (data_root / "out").glob("photo*.png")}
-    assert 3 <= len(drawn) < 8
-    assert run_script(*command).returncode == 0
-    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in drawn.items())
-    assert run_script(*command, "--img_save_path", data_root / "whole").returncode == 0
-    for i in range(8):
-        assert (pixels(data_root / f"out/photo{i}.png") == pixels(data_root / f"whole/photo{i}.png")).all()
+def test_prompts_without_lists(data_root, run_folder):
+    """Several prompts make one picture each; one prompt makes as many as asked for, each from another start noise."""
+    common = ["--ckpt", run_folder, "--feature_npy_path", data_root / "palm.npy", "--num_inference_steps", 2]
+    common += ["--resolution", 64, "--image_size", 0, "--seed", 5]
+
+    def draw(folder: str, *more) -> None:
+        image_generation.main([str(one) for one in [*common, "--img_save_path", data_root / folder, *more]])
+
+    draw("two", "--prompt", "a hand", "two hands")
+    assert files_under(data_root / "two") == {"prompt_000.png", "prompt_001.png", "generation.json", LOCK}
+    draw("one", "--prompt", "a hand")
+    draw("one", "--prompt", "a hand", "--num_images", 3)  # more of the same may follow
+    assert files_under(data_root / "one") == {*(f"prompt_00{i}.png" for i in range(3)), "generation.json", LOCK}
+    one = [pixels(data_root / f"one/prompt_00{i}.png") for i in range(3)]
+    assert (one[0] != one[1]).any() and (one[1] != one[2]).any()
+    assert_same_pictures(one[0], pixels(data_root / "two/prompt_000.png"))
+    draw("seven", "--prompt", "a hand", "--seed", 7)
+    assert_same_pictures(one[2], pixels(data_root / "seven/prompt_000.png"))
 
 
-def test_more_of_the_same_may_follow_but_nothing_else(data_root, run_folder, capsys):
-    arguments = generate_args(data_root, run_folder, data_root / "out", "--num_inference_steps", 2)
-    image_generation.main([*arguments, "--num_images", "1"])
-    image_generation.main([*arguments, "--num_images", "2"])
-    before = files_under(data_root)
-    other = error_of(image_generation.main, [*arguments, "--guidance_scale", "4"], capsys)
-    assert "pictures of other settings (guidance_scale was 3.0, is now 4.0)" in other
-    write_lists(data_root, ["photo0.png", "photo1.png"], ["another prompt", "and another"])
-    assert "other file names or prompts" in error_of(image_generation.main, arguments, capsys)
-    foreign = generate_args(data_root, run_folder, data_root / "palm", "--num_inference_steps", 2)
-    assert "photo0.png: there already" in error_of(image_generation.main, foreign, capsys)
-    (data_root / "mine").mkdir()
-    (data_root / "mine" / "grid.png").write_text("my own")
-    sweep = generate_args(data_root, run_folder, data_root / "mine", "--mu", 0, 1)
-    assert "grid.png: there already" in error_of(image_generation.main, sweep, capsys)
-    assert files_under(data_root) == before | {"mine/grid.png"}
+def test_fusion_at_another_mu_in_plain_diffusers(data_root, run_folder):
+    """`fused_prompt_embeds` and diffusers' own pipeline draw what image_generation.py draws, but for rounding."""
+    prompts = (data_root / "palm_BLIP2_modified.txt").read_text().split("\n")[:2]
+    options = ("--num_images", 2, "--mu", 0.5, "--num_inference_steps", 5, "--guidance_scale", 2)
+    image_generation.main(generate_args(data_root, run_folder, data_root / "out", *options))
 
-
-MISTAKES = {
-    "mu": (("--mu", "1.5"), "1.5 is outside 0 to 1"),
-    "mu twice": (("--mu", "0.5", "0.5"), "the same value twice"),
-    "no model": (("--ckpt", "runs/nothing/here"), "runs/nothing/here: no such folder"),
-    "no folder": (("--ckpt", "runs/ful"), "runs/ful: no such folder here"),
-    "no file": (("--ckpt", "gone.ckpt"), "gone.ckpt: no such checkpoint file"),
-    "no feature": (("--feature_npy_path", "gone.npy"), "gone.npy: no such file; cal_mean_feature.py makes it"),
-    "no prompts": (("--prompts_file", "gone.txt"), "gone.txt: no such file"),
-    "no yaml": (("--original_config", "gone.yaml"), r"gone.yaml: no such file \(--original_config\)"),
-    "steps": (("--num_inference_steps", "1000"), "1000 is above 999"),
-    "resolution": (("--resolution", "100"), "--resolution 100 is not a multiple of 8"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes(mistake, data_root, run_folder, capsys):
-    options, expected = MISTAKES[mistake]
-    before = files_under(data_root)
-    message = error_of(image_generation.main, generate_args(data_root, run_folder, data_root / "out", *options), capsys)
-    assert re.search(expected, message), message
-    assert files_under(data_root) == before
-
-
-def test_names_may_not_leave_the_folder_and_must_be_pictures(data_root, run_folder, capsys):
-    arguments = generate_args(data_root, run_folder, data_root / "out")
-    for name, expected in (
-        ("../../up.png", "leaves its folder"),
-        ("C:\\up.png", "leaves its folder"),
-        ("notes.txt", "line 2: 'notes.txt' does not end in one of .jpg"),
-    ):
-        write_lists(data_root, ["a.png", name], ["a hand"] * 2)
-        assert expected in error_of(image_generation.main, arguments, capsys)
-
-
-def test_an_unfinished_run_is_refused(data_root, capsys):
-    write_record(data_root / "run", {"status": UNFINISHED, "settings": {}, "fusion": {"seed": 0}})
-    message = error_of(image_generation.main, generate_args(data_root, data_root / "run", data_root / "out"), capsys)
-    assert "this run is not finished" in message
+    pipe = StableDiffusionPipeline.from_pretrained(run_folder, safety_checker=None)
+    pipe.scheduler = ddim_scheduler(pipe)
+    embeds, negative = fused_prompt_embeds(pipe, prompts, run=run_folder, feature=data_root / "palm.npy", mu=0.5)
+    assert embeds.shape == negative.shape == (2, 77, 32)
+    theirs = pipe(
+        prompt_embeds=embeds,
+        negative_prompt_embeds=negative,
+        latents=start_noise(0, latent_shape(pipe, 64)).repeat(2, 1, 1, 1),
+        num_inference_steps=5,
+        guidance_scale=2,
+    ).images
+    for number, picture in enumerate(theirs):
+        ours = pixels(data_root / f"out/photo{number}.png")
+        assert np.abs(ours - np.asarray(picture).astype(int)).max() <= 1
+    with pytest.raises(UserError, match="not a run folder of train.py"):
+        fused_prompt_embeds(pipe, prompts, run=data_root, feature=data_root / "palm.npy", mu=0.5)

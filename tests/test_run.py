@@ -50,6 +50,19 @@ def test_begin_finish_and_other_settings(tmp_path):
     assert long == "hash was aaaaaaaaaaaa…, is now bbbbbbbbbbbb…; other was None, is now 1"
 
 
+def test_a_run_that_has_left_nothing_makes_room_for_another(tmp_path):
+    """The advice to choose another learning rate can be followed in the same folder."""
+    training(tmp_path / "run").begin()
+    (tmp_path / "run" / "checkpoints").mkdir()
+    other = training(tmp_path / "run", Lambda=0.5)
+    assert other.record() is None
+    save(training(tmp_path / "run"), 2)
+    assert "holds an unfinished training of other settings" in refusal(other.record)
+    with training(tmp_path / "new").hold():
+        pass
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     "content",
     [

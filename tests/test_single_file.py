@@ -9,12 +9,12 @@ import torch
 import yaml
 from conftest import copy_model, error_of, generate_args, pixels, train_args
 from safetensors.torch import load_file, save_file
+from trainings import finish_run
 
 import image_generation
 import train
 from core.diffusion.single_file import save_single_file
 from core.diffusion.stable_diffusion import load_stable_diffusion
-from core.runs.run import FINISHED, write_record
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +159,7 @@ def test_a_released_checkpoint_generates_with_its_own_fusion(single_file, tiny_m
     fusion = torch.nn.Linear(77 * 32 + 63, 77 * 32)
     released = data_root / "model_finetuned.ckpt"
     torch.save({"state_dict": load_file(single_file), "fusion_model_state_dict": fusion.state_dict()}, released)
-    run = copy_model(tiny_model, data_root / "run")
-    write_record(run, {"status": FINISHED, "settings": {}, "fusion": {"seed": 3}})
+    run = finish_run(copy_model(tiny_model, data_root / "run"))
     options = ("--num_images", 2, "--num_inference_steps", 3, "--mu", 0.3)
     image_generation.main(generate_args(data_root, run, data_root / "a", *options))
     image_generation.main(generate_args(data_root, released, data_root / "b", *options, "--config", tiny_model))

@@ -1,19 +1,17 @@
-"""The parametric hand: its labels fit its pictures, MediaPipe takes it for a hand, its data sets are reproducible."""
-
-import json
+"""The parametric hand: its labels fit its pictures, and MediaPipe finds it."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import error_of, files_under, pixels
 from PIL import Image
 
-from core.hands.crops import find_hands
+from core.hands.detection import find_hands
 from core.hands.surface import capsules_of, distance, part_distances, support_points, trace
 from hand1000.gestures import gesture_mentions
-from synthetic_hands import make_dataset
 from synthetic_hands.hand import FINGER_BONES, POSES, THUMB_BONES, joints_of, rotation
 from synthetic_hands.sample import draw_sample, skin_colour
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def capsules(gesture="palm"):
@@ -104,51 +102,3 @@ def test_mediapipe_finds_the_hands():
                 errors.append(offset / np.ptp(sample.joints_2d, axis=0).max())
     assert found >= 0.85 * 4 * len(POSES)  # 95 % of the benchmark's 360; MediaPipe rounds by the processor
     assert np.median(errors) < 0.1
-
-
-def make(folder, *more) -> None:
-    make_dataset.main(["--output_dir", str(folder), "--gestures", "call", "palm", "--num", "3", *map(str, more)])
-
-
-def test_hand1000_layout(tmp_path, capsys):
-    make(tmp_path / "one", "--num_test", 2, "--num_workers", 1)
-    make(tmp_path / "two", "--num_test", 2, "--num_workers", 2)
-    made = files_under(tmp_path / "one")
-    assert made == files_under(tmp_path / "two") and len(made) == 2 * (3 + 2 + 4) + 1
-    for name in made:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    names = (tmp_path / "one" / "call_test_synthetic_file_name.txt").read_text().splitlines()
-    captions = (tmp_path / "one" / "call_test_synthetic.txt").read_text().splitlines()
-    assert len(names) == len(captions) == 2 and captions[0].startswith("a ")
-    picture = pixels(tmp_path / "one" / "call_test" / names[0])
-    assert picture.shape == (64, 64, 3) and (picture != pixels(tmp_path / "one" / "call" / "call_00000.png")).any()
-    make(tmp_path / "one", "--num_test", 2)
-    assert "already finished" in capsys.readouterr().out
-
-
-def test_attentionhand_layout(tmp_path):
-    make(tmp_path / "data", "--layout", "attentionhand", "--num_workers", 1)
-    lines = [json.loads(line) for line in (tmp_path / "data" / "modalities.json").read_text().splitlines()]
-    labels = np.load(tmp_path / "data" / "joints.npz")
-    assert len(lines) == 6 and labels["joints_3d"].shape == (6, 21, 3) and labels["joints_2d"].shape == (6, 21, 2)
-    assert labels["gesture"].tolist() == ["call"] * 3 + ["palm"] * 3
-    for number, line in enumerate(lines):
-        mesh, rgb = (pixels(tmp_path / "data" / line[name]) for name in ("mesh", "rgb"))
-        assert mesh.shape == rgb.shape == (64, 64, 3)
-        assert (tmp_path / "data" / line["text"]).read_text().startswith("a ")
-        assert line["bbox"] == labels["bbox"][number].tolist()
-        rows, columns = (mesh.max(axis=-1) > 127).nonzero()
-        left, top, right, bottom = line["bbox"]
-        assert left - 1 <= columns.min() and columns.max() <= right and top - 1 <= rows.min() and rows.max() <= bottom
-
-
-def test_mistakes(tmp_path, capsys):
-    arguments = ["--output_dir", tmp_path / "data", "--num", 1, "--num_workers", 1, "--gestures"]
-    message = error_of(make_dataset.main, [*arguments, "wave"], capsys)
-    assert message.startswith("no gesture 'wave'; there are call, dislike, fist,")
-    assert "a hand needs at least 32 pixels" in error_of(make_dataset.main, [*arguments, "call", "--size", 8], capsys)
-    make_dataset.main(list(map(str, [*arguments, "call"])))
-    message = error_of(make_dataset.main, [*arguments, "call", "--seed", 1], capsys)
-    assert "holds another data set (seed was 0, is now 1)" in message
-    (tmp_path / "data" / "dataset.json").unlink()
-    assert "is no synthetic data set" in error_of(make_dataset.main, [*arguments, "call"], capsys)

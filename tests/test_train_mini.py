@@ -1,13 +1,18 @@
-"""Training the miniature Stable Diffusion: a few steps of everything, and going on after a kill."""
+"""The miniature Stable Diffusion: a few steps of its training, resuming after a kill, and the shipped one."""
 
-import shutil
+import json
 
+import numpy as np
 import pytest
 import torch
-from conftest import error_of, files_under
+from conftest import ROOT, error_of, files_under
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from core.diffusion.stable_diffusion import encode_texts, load_stable_diffusion
+from core.diffusion.encoding import encode_texts
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.errors import UserError
+from core.runs.run import Run
 from synthetic_hands import train_mini
 
 
@@ -15,17 +20,12 @@ def arguments(folder) -> list[str]:
     return ["--output_dir", str(folder), "--num", "1", "--autoencoder_steps", "4", "--unet_steps", "4"]
 
 
-@pytest.fixture
-def one_thread():
-    """Threads add up in any order; with one the bits are the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, monkeypatch, capsys, one_thread):
+def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_mini, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train_mini, "cpu_count", lambda: 1)  # worker processes begin slowly
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train_mini.main(arguments(whole))
     pipe = load_stable_diffusion(str(whole / "model"))
@@ -34,8 +34,6 @@ def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, mon
     words = pipe.tokenizer.tokenize("a dark hand with a red sleeve")
     assert words == ["a</w>", "dark</w>", "hand</w>", "with</w>", "a</w>", "red</w>", "sleeve</w>"]
 
-    killed.mkdir()
-    shutil.copy(whole / "data.npz", killed)
     endless = train_mini.batches
 
     def stops(count, size, seed, start):
@@ -54,8 +52,38 @@ def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, mon
         if name.endswith(".safetensors"):
             ours, theirs = load_file(killed / "model" / name), load_file(whole / "model" / name)
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    capsys.readouterr()
+    train_mini.main(arguments(killed))
+    assert "model: already finished" in capsys.readouterr().out
     message = error_of(train_mini.main, [*arguments(killed), "--seed", "1"], capsys)
-    assert "begun with other settings (seed was 0, is now 1)" in message
+    assert "killed: holds a finished training of other settings (seed was 0, is now 1)" in message
+    assert json.loads((killed / "model" / "text_encoder" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run, model = Run(tmp_path / "mini.json", {"seed": 0}, what="training"), torch.nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    run.begin()
+    assert train_mini.restore(run, "autoencoder", model, optimiser) == 0
+    train_mini.save(run, "autoencoder", 3, 3, model, optimiser)
+    assert train_mini.restore(run, "autoencoder", model, optimiser) == 3
+    assert train_mini.restore(run, "unet", model, optimiser) == 0  # the next phase begins
+    (tmp_path / "checkpoints" / "checkpoint-3" / "state.pt").write_bytes(b"half")
+    with pytest.raises(UserError, match="checkpoint-3: damaged checkpoint .*remove it"):
+        train_mini.restore(run, "autoencoder", model, optimiser)
+
+
+def test_the_shipped_one_runs_in_plain_diffusers():
+    pipe = StableDiffusionPipeline.from_pretrained(ROOT / "synthetic_hands" / "mini" / "model")
+    pipe.set_progress_bar_config(disable=True)
+    parts = [getattr(pipe, name) for name in ("text_encoder", "unet", "vae")]
+    assert {part.dtype for part in parts} == {torch.float32}
+    picture = pipe("a dark hand", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+    assert picture.size == (64, 64) and len(np.unique(np.asarray(picture))) > 100
+    ours = load_stable_diffusion(str(ROOT / "synthetic_hands" / "mini" / "model"))
+    for name in ("text_encoder", "unet", "vae"):
+        theirs = getattr(pipe, name).state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in getattr(ours, name).state_dict().items())
 
 
 def test_edges_count_in_the_pictures_loss():

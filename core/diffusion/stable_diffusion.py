@@ -7,6 +7,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from core.diffusion.hub import hub_answers, missing_model
 from core.diffusion.model_path import is_single_file
 from core.diffusion.unpickling import inert_globals, load_pickle
 from core.runs.errors import UserError, reason_of
@@ -34,9 +35,12 @@ def load_stable_diffusion(
         revision, variant: of a hub id, as in diffusers.
 
     Raises:
-        UserError: nothing loadable there, or not an epsilon-predicting Stable Diffusion.
+        UserError: nothing loadable there, the hub cannot be reached, or the model does not predict noise (epsilon).
     """
+    configs = config if is_single_file(path) else path  # what the hub may be asked for
+    local = (configs is not None and Path(configs).is_dir()) or not hub_answers()
     options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    options["local_files_only"] = local
     try:
         if is_single_file(path):
             pipe = _load_single_file(Path(path), original_config=original_config, config=config, **options)
@@ -45,11 +49,8 @@ def load_stable_diffusion(
     except UserError:
         raise
     except Exception as error:  # diffusers, transformers, safetensors and the hub client raise a dozen kinds
-        if not Path(path).exists():
-            raise UserError(
-                f"{path}: no such folder here, and the hub has it not or can't be reached ({type(error).__name__}); "
-                "pass the folder or the .ckpt of a downloaded model"
-            ) from None
+        if local and not Path(path).exists():
+            raise missing_model(path, "the folder or the .ckpt of a downloaded model") from None
         hint = "; without the hub, a single file needs --config FOLDER" if is_single_file(path) and not config else ""
         raise UserError(f"{path}: can't load Stable Diffusion from there ({reason_of(error)}){hint}") from None
     for name in ("unet", "vae", "text_encoder"):

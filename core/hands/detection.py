@@ -1,64 +1,62 @@
-"""Hands in pictures: the project's only use of MediaPipe.
+"""Hands in pictures, as the papers' MediaPipe 0.10.21 finds them (`solutions.hands`, static image mode).
 
-The papers used MediaPipe's `solutions` API, whose last release with its models inside the wheel is 0.10.21.
+Two backends find the same hands. `litert`, the default, runs MediaPipe's two models by LiteRT with its graph's rules in
+numpy: on every Python, and about four times as fast. `mediapipe` is the original, where it is installed (Python 3.10 to
+3.12, numpy 1): the reference that tests and `benchmarks/hands.py` compare with. HAND_DETECTOR=litert|mediapipe chooses.
 """
 
-import contextlib
-import functools
+import importlib
 import os
-import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Sequence
+from types import ModuleType
 
-import numpy as np
 from PIL import Image
 
+from core.hands.hand import Hand
+from core.runs.errors import UserError
 
-class Hand(NamedTuple):
-    """One detected hand."""
+__all__ = ["Hand", "find_hands", "find_hands_at"]
 
-    landmarks: np.ndarray  # (21, 3) float64: x and y relative to the picture (0 to 1), z depth relative to the wrist
-    handedness: str  # "Left" or "Right", as MediaPipe names it: for a mirrored (selfie) picture
-    score: float  # MediaPipe's confidence in the handedness, 0.5 to 1
+DEFAULT_BACKEND = "litert"
+MODULES = {"litert": "core.hands.hand_graph", "mediapipe": "core.hands.mediapipe_solutions"}
+INSTALL = {
+    "litert": "pip install ai-edge-litert",
+    "mediapipe": "pip install mediapipe==0.10.21 (Python 3.10 to 3.12; later releases find other hands)",
+}
 
 
 def find_hands(picture: Image.Image, *, max_num_hands: int = 1, min_detection_confidence: float = 0.5) -> list[Hand]:
-    """The hands in an RGB picture, in MediaPipe's order.
+    """The hands in a picture, in MediaPipe's order.
 
     Each picture is taken by itself (static image mode), so the result does not depend on the ones before it.
+
+    Args:
+        max_num_hands: at most so many hands, those of the surest palms.
+        min_detection_confidence: how sure the palm network has to be, 0 to 1.
+
+    Raises:
+        UserError: HAND_DETECTOR is unknown or not installed, or a model file is missing or damaged.
     """
-    with _quiet_stderr():
-        result = _detector(max_num_hands, min_detection_confidence).process(np.asarray(picture.convert("RGB")))
-    if not result.multi_hand_landmarks:
-        return []
-    return [
-        Hand(
-            landmarks=np.array([(point.x, point.y, point.z) for point in landmarks.landmark]),
-            handedness=handedness.classification[0].label,
-            score=handedness.classification[0].score,
-        )
-        for landmarks, handedness in zip(result.multi_hand_landmarks, result.multi_handedness, strict=True)
-    ]
+    (hands,) = find_hands_at(picture, [min_detection_confidence], max_num_hands=max_num_hands)
+    return hands
 
 
-@functools.cache
-def _detector(max_num_hands: int, min_detection_confidence: float):
-    import mediapipe  # here, so that scripts that only might need it start quickly
+def find_hands_at(picture: Image.Image, confidences: Sequence[float], *, max_num_hands: int = 1) -> list[list[Hand]]:
+    """What `find_hands` finds at each of several detection confidences, for less work than separate calls.
 
-    return mediapipe.solutions.hands.Hands(
-        static_image_mode=True, max_num_hands=max_num_hands, min_detection_confidence=min_detection_confidence
+    Raises:
+        UserError: as `find_hands`.
+    """
+    return _backend(os.environ.get("HAND_DETECTOR") or DEFAULT_BACKEND).find_hands_at(
+        picture.convert("RGB"), confidences, max_num_hands
     )
 
 
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep MediaPipe's C++ log lines off the terminal: they are written to file descriptor 2, past Python."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+def _backend(name: str) -> ModuleType:
+    """The backend's module; imported here, so that scripts that only might need it start quickly."""
+    if name not in MODULES:
+        raise UserError(f"HAND_DETECTOR={name} is unknown; known are {', '.join(MODULES)}")
     try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+        return importlib.import_module(MODULES[name])
+    except ImportError as error:
+        raise UserError(f"hands can't be found ({error}); {INSTALL[name]}, or choose by HAND_DETECTOR") from None

@@ -1,6 +1,6 @@
-"""Which fingers a hand shows, and whether they are those of a gesture: the project's gesture accuracy."""
+"""Which fingers a hand extends, and whether they are those of a gesture: the project's gesture accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ GESTURE_FINGERS = {
 ANY_THUMB = {"stop", "stop_inverted"}
 
 
-def extended_fingers(landmarks: np.ndarray) -> list[str]:
+def extended_fingers(landmarks: np.ndarray) -> frozenset[str]:
     """The extended fingers of a hand, from its landmarks (21, 3) in MediaPipe's order and of any scale.
 
     A finger is extended if its tip is farther from the wrist than its middle joint by `REACH`; the thumb if its tip is
@@ -51,23 +51,31 @@ def extended_fingers(landmarks: np.ndarray) -> list[str]:
 
     extended = [distance(THUMB_TIP, PINKY_KNUCKLE) > REACH * distance(THUMB_KNUCKLE, PINKY_KNUCKLE)]
     extended += [distance(tip, WRIST) > REACH * distance(joint, WRIST) for tip, joint in zip(TIPS, MIDDLE_JOINTS)]
-    return [finger for finger, is_extended in zip(FINGERS, extended) if is_extended]
+    return frozenset(finger for finger, is_extended in zip(FINGERS, extended) if is_extended)
 
 
-def shows_gesture(hands: Sequence[Hand], gesture: str, image_size: tuple[int, int]) -> bool:
-    """Whether one of the hands extends exactly the fingers of the gesture; never where there is no hand.
+def fingers_of_gesture(gesture: str) -> list[frozenset[str]]:
+    """The sets of extended fingers that count as a gesture of `GESTURE_FINGERS`: one, or two where the thumb is free.
 
     Gestures with the same fingers (like and dislike, peace and two_up) are not told apart.
 
-    Args:
-        image_size: (width, height) of the picture, which the landmarks are relative to.
-
     Raises:
-        KeyError: not one of `GESTURE_FINGERS`.
+        KeyError: the gesture is not one of `GESTURE_FINGERS`.
     """
-    wanted, ignored = set(GESTURE_FINGERS[gesture].split()), {"thumb"} if gesture in ANY_THUMB else set()
+    fingers = frozenset(GESTURE_FINGERS[gesture].split())
+    return [fingers, fingers | {"thumb"}] if gesture in ANY_THUMB else [fingers]
+
+
+def shows_fingers(hands: Sequence[Hand], accepted: Collection[frozenset[str]], image_size: tuple[int, int]) -> bool:
+    """Whether one of the hands extends exactly the fingers of one of the accepted sets; never where there is no hand.
+
+    Args:
+        accepted: sets of `FINGERS`, for example [frozenset({"index", "middle"})].
+        image_size: (width, height) of the picture, which the landmarks are relative to.
+    """
     width, height = image_size
-    in_pixels = [
-        hand.landmarks * (width, height, width) for hand in hands
-    ]  # MediaPipe's depth is relative to the width
-    return any(set(extended_fingers(landmarks)) - ignored == wanted - ignored for landmarks in in_pixels)
+    for hand in hands:
+        in_pixels = hand.landmarks * (width, height, width)  # MediaPipe's depth is relative to the width
+        if extended_fingers(in_pixels) in accepted:
+            return True
+    return False

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -95,7 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` only once the block has ended without an error."""
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=LEFTOVERS[2:], dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=LEFTOVERS[2:], dir=path.parent))
     try:
         yield temporary
         give_default_permissions(temporary)
@@ -121,9 +121,13 @@ def atomic_parts(folder: Path, *, last: str) -> Iterator[Path]:
             os.replace(part, folder / part.name)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`, which must be locked."""
-    for path in folder.rglob(LEFTOVERS):
+def remove_leftovers(folder: Path, of: str | None = None) -> None:
+    """Remove what a killed process left half-written in `folder`, which must be locked.
+
+    Args:
+        of: only what was to become the folder of this name, where others work in `folder`, too.
+    """
+    for path in folder.rglob(LEFTOVERS) if of is None else folder.glob(f".{of}{LEFTOVERS}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -199,18 +203,24 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{existing}: no permission to write there; choose another folder")
 
 
-def check_outputs(*outputs: Path | None) -> None:
+def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse files that can't be written, without writing them.
 
+    Args:
+        inputs: files that are read, which no output may overwrite.
+
     Raises:
-        UserError: one is a folder or can't be written, or two are the same file.
+        UserError: one is a folder, an input or can't be written, or two are the same file.
     """
     given = list(filter(None, outputs))
     if len({output.resolve() for output in given}) < len(given):
         raise UserError(f"{given[-1]}: two outputs can't go to the same file")
+    read = {path.resolve() for path in inputs if path} if given else set()
     for output in given:
         if output.is_dir():
             raise UserError(f"{output}: is a folder; give a file")
+        if output.resolve() in read:
+            raise UserError(f"{output}: is an input of this command; write to another file")
         check_writable(output.parent)
 
 

@@ -35,29 +35,33 @@ def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
         return False
     if not run.is_finished():
         return False
+    hashes = record.facts.get("lists")
     for path in lists:
-        if not path.exists() or _hash(path) != dict(record.facts.get("lists") or {}).get(path.name):
+        if not isinstance(hashes, dict) or not path.exists() or _hash(path) != hashes.get(path.name):
             names = " and ".join(path.name for path in (*lists, run.path))
             raise UserError(f"{path}: changed or lost since it was made; restore it, or delete {names}")
     return True
 
 
-def read_journal(run: Run, key: str, values: Sequence[str]) -> list[dict[str, Any]]:
+def read_journal(run: Run, fields: Sequence[str], values: Sequence[str]) -> list[dict[str, Any]]:
     """The entries of an unfinished run, without a last line that a kill has cut off.
 
     Args:
-        key, values: what each entry is about: entry n holds `values[n]` under `key`.
+        fields: the texts that each entry holds, by their names.
+        values: what each entry is about: entry n holds `values[n]` in the first of its fields.
 
     Raises:
         UserError: it is damaged, or its entries are about something else.
     """
     path = journal_path(run)
-    if not path.exists():
+    if run.record() is None or not path.exists():  # a journal without its record may have had other settings
         return []
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is cut off
         entries = [dict(json.loads(line)) for line in lines]
-        if [entry[key] for entry in entries] != list(values[: len(entries)]):
+        if not all(isinstance(entry[field], str) for entry in entries for field in fields):
+            raise ValueError("an entry holds something else than texts")
+        if [entry[fields[0]] for entry in entries] != list(values[: len(entries)]):
             raise ValueError("its entries are not in order")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({reason_of(error)}); delete it to start over") from None
@@ -66,8 +70,8 @@ def read_journal(run: Run, key: str, values: Sequence[str]) -> list[dict[str, An
 
 def begin_journal(run: Run, entries: Sequence[dict[str, Any]]) -> None:
     """Mark the run as unfinished and start its journal, or cut an old one to `entries`."""
-    run.begin()
     write_text(journal_path(run), "".join(map(_line, entries)))
+    run.begin()  # after the journal, which may be left from a run whose record was removed
 
 
 def append_journal(run: Run, entries: Sequence[dict[str, Any]]) -> None:

@@ -43,6 +43,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def progress(iterable=None, *, disable: bool = False, **options) -> tqdm:
     """A progress bar, on the main process only."""
     return tqdm(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
@@ -131,10 +136,12 @@ def check_all_processes_started() -> None:
     Raises:
         UserError
     """
+    asked_for_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if not asked_for_several or "LOCAL_RANK" in os.environ:
+        return
     import torch
 
-    asked_for_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
-    if asked_for_several and "LOCAL_RANK" not in os.environ and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise UserError(
             "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
             "to get all of them on the CPU"

@@ -101,6 +101,8 @@ class Run:
     def record(self) -> Record | None:
         """The record of a run with these settings; None where nothing was begun.
 
+        An unfinished run of other settings that has left nothing yet, not even a checkpoint, does not count.
+
         Raises:
             UserError: the record is damaged or has other settings, or the folder holds something else.
         """
@@ -108,6 +110,8 @@ class Run:
         if record is None:
             self._refuse_foreign_files()
         elif different := differing_settings(record.settings, self.settings):
+            if record.status == UNFINISHED and self._has_left_nothing():
+                return None
             article = "a" if record.status == FINISHED else "an"
             raise UserError(
                 f"{self.place}: holds {article} {record.status} {self.what} of other settings ({different}); "
@@ -119,6 +123,10 @@ class Run:
         """Whether a run with these settings is finished here. Raises UserError as `record`."""
         record = self.record()
         return record is not None and record.status == FINISHED
+
+    def _has_left_nothing(self) -> bool:
+        left = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+        return self.owns_folder and left <= {self.path.name, "logs", "checkpoints"} and not self.checkpoints()
 
     def _refuse_foreign_files(self) -> None:
         if self.owns_folder and self.folder.is_dir():

@@ -1,0 +1,239 @@
+"""The two orders in which Stage II and Stage III (hand1000/stages.py) run over all photos.
+
+`train_interleaved`   photo by photo, as the released code does: each photo's Stage III changes the UNet for the next.
+`train_staged`        as the paper describes: Stage II for all photos, then Stage III, in batches, on several processes.
+
+Both are loops that yield the state of training after each photo or step, so that the caller can save it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DConditionModel
+
+from core.runs.errors import UserError
+from core.runs.processes import progress
+from hand1000.draws import joined, photo_draws, photo_seed, place_draw, shuffled_photo
+from hand1000.hyperparameters import STAGED, Hyperparameters
+from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
+
+EMBEDDING, FINETUNE = "embedding", "finetune"  # the stages' names in losses.csv
+BOTH = "both"  # the interleaved schedule's only stage
+LOSS_COLUMNS = ("image", "stage", "step", "loss")
+
+
+@dataclass
+class TrainingState:
+    """How far training has come. With the UNet's weights, all that is needed to continue with the same bits."""
+
+    stage: str  # BOTH in the interleaved schedule; EMBEDDING, then FINETUNE in the staged one
+    done: int = 0  # photos finished in this stage; in FINETUNE the steps
+    photos: int = 0  # the work done in photos, see `photos_of_work`
+    losses: list[tuple[str, str, int, float]] = field(default_factory=list)  # rows of LOSS_COLUMNS
+    prompt_embeds: list[torch.Tensor] = field(default_factory=list)  # (77, hidden) each: optimised; staged only
+    optimizer_state: dict | None = None  # FINETUNE only
+    scaler_state: dict | None = None  # of fp16's loss scale; empty in other precisions
+
+    def add_losses(self, names: Sequence[str], stage: str, losses: torch.Tensor, first_step: int = 0) -> None:
+        """A row for each photo and step of `losses` (steps, B).
+
+        Raises:
+            UserError: a loss is not a finite number.
+        """
+        for name, photo_losses in zip(names, losses.T.tolist(), strict=True):
+            for step, loss in enumerate(photo_losses, start=first_step):
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"the loss became {loss} at {name}; lower the learning rates or use bf16 instead of fp16"
+                    )
+                self.losses.append((name, stage, step, loss))
+
+
+def stages_of(params: Hyperparameters) -> tuple[str, ...]:
+    """What `TrainingState.stage` can be."""
+    return (EMBEDDING, FINETUNE) if params.schedule == STAGED else (BOTH,)
+
+
+def first_state(params: Hyperparameters) -> TrainingState:
+    """Of a training that has not begun."""
+    return TrainingState(stages_of(params)[0])
+
+
+def train(
+    accelerator: Accelerator,
+    unet: UNet2DConditionModel,
+    noise_scheduler: DDPMScheduler,
+    photos: Photos,
+    params: Hyperparameters,
+    state: TrainingState,
+) -> Iterator[TrainingState]:
+    """Stage II and Stage III over all photos, in the order that `params.schedule` names.
+
+    Args:
+        unet: in float32, on the accelerator's device; changed in place.
+        photos: all of the run, on the CPU.
+        state: where to begin; changed in place, and yielded after each photo or batch.
+
+    Raises:
+        UserError: a loss is not a finite number.
+    """
+    schedule = train_staged if params.schedule == STAGED else train_interleaved
+    yield from schedule(accelerator, unet, noise_scheduler, photos, params, state)
+
+
+def train_interleaved(
+    accelerator: Accelerator,
+    unet: UNet2DConditionModel,
+    noise_scheduler: DDPMScheduler,
+    photos: Photos,
+    params: Hyperparameters,
+    state: TrainingState,
+) -> Iterator[TrainingState]:
+    """The released order: for each photo Stage II, then Stage III with a new Adam, and on with the changed UNet."""
+    denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+    draws = photo_draws(
+        params.seed,
+        latent_shape(photos),
+        embedding_steps=params.embedding_steps,
+        finetune_steps=params.finetune_steps,
+    )  # the same for every photo
+    for index in training_bar(range(state.done, len(photos.names)), len(photos.names), "photo"):
+        photo = photos.take([index])
+        prompt_embeds, embedding_losses = optimise_text_embedding(denoiser, photo, draws.stage_two, params.embedding_lr)
+        finetune_losses = finetune_stable_diffusion(
+            denoiser, unet_optimizer(unet, params), photo._replace(prompt_embeds=prompt_embeds), draws.stage_three
+        )
+        for stage, losses in ((EMBEDDING, embedding_losses), (FINETUNE, finetune_losses)):
+            state.add_losses(photo.names, stage, losses)
+            accelerator.log({f"{stage}_loss": losses.mean().item()}, step=index)
+        state.done = state.photos = index + 1
+        state.scaler_state = denoiser.scaler.state_dict()
+        yield state
+
+
+def train_staged(
+    accelerator: Accelerator,
+    unet: UNet2DConditionModel,
+    noise_scheduler: DDPMScheduler,
+    photos: Photos,
+    params: Hyperparameters,
+    state: TrainingState,
+) -> Iterator[TrainingState]:
+    """The paper's order: Stage II for all photos with the base UNet, then Stage III over all of them, shuffled.
+
+    Every global batch is the same whatever the number of processes, each of which takes its share of it.
+    """
+    if state.stage == EMBEDDING:
+        denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+        yield from stage_two_of_all(denoiser, photos, params, state)
+        # Each process has its own fp16 loss scale here, and all must have the same one in Stage III.
+        state.stage, state.done, state.scaler_state = FINETUNE, 0, None
+    unet.requires_grad_(True)  # before it is shared out: only weights that are trained are kept equal
+    model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
+    denoiser = Denoiser(compiled(model, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+    yield from stage_three_of_all(denoiser, unet_optimizer(unet, params), photos, params, state)
+
+
+def stage_two_of_all(
+    denoiser: Denoiser, photos: Photos, params: Hyperparameters, state: TrainingState
+) -> Iterator[TrainingState]:
+    """Stage II of the staged schedule: fills `state.prompt_embeds`, one global batch after the other."""
+    accelerator, count, size = denoiser.accelerator, len(photos.names), params.global_batch_size
+    for start in training_bar(range(state.done, count, size), math.ceil(count / size), "batch"):
+        batch = list(range(start, min(start + size, count)))
+        # The last batch may be too small for all processes: they repeat some of it, which is cut off below.
+        mine = own_share([batch[place % len(batch)] for place in range(size)], accelerator)
+        draws = [
+            photo_draws(
+                photo_seed(params, photo), latent_shape(photos), embedding_steps=params.embedding_steps
+            ).stage_two
+            for photo in mine
+        ]
+        prompt_embeds, losses = optimise_text_embedding(
+            denoiser, photos.take(mine), [joined(step) for step in zip(*draws, strict=True)], params.embedding_lr
+        )
+        losses = accelerator.gather(losses.T.contiguous())[: len(batch)].cpu().T  # (steps, batch)
+        state.prompt_embeds += list(accelerator.gather(prompt_embeds)[: len(batch)].cpu())
+        state.add_losses([photos.names[photo] for photo in batch], EMBEDDING, losses)
+        accelerator.log({"embedding_loss": losses.mean().item()}, step=start)
+        state.done = state.photos = start + len(batch)
+        state.scaler_state = denoiser.scaler.state_dict()
+        yield state
+
+
+def stage_three_of_all(
+    denoiser: Denoiser,
+    optimizer: torch.optim.Optimizer,
+    photos: Photos,
+    params: Hyperparameters,
+    state: TrainingState,
+) -> Iterator[TrainingState]:
+    """Stage III of the staged schedule: one optimiser, `finetune_steps` passes over the shuffled photos."""
+    accelerator, count, size = denoiser.accelerator, len(photos.names), params.global_batch_size
+    photos = photos._replace(prompt_embeds=torch.stack(state.prompt_embeds))
+    if state.optimizer_state:
+        optimizer.load_state_dict(state.optimizer_state)
+    total = stage_three_steps(count, params)
+    for step in training_bar(range(state.done, total), total, "step"):
+        batch = range(step * size, (step + 1) * size)  # places in the endless row of shuffled passes
+        mine = own_share(batch, accelerator)
+        draw = joined([place_draw(params.seed, place, latent_shape(photos)) for place in mine])
+        chosen = photos.take([shuffled_photo(params.seed, place, count) for place in mine])
+        losses = finetune_stable_diffusion(denoiser, optimizer, chosen, [draw])
+        losses = accelerator.gather(losses[0]).cpu()[None]  # (1, batch)
+        names = [photos.names[shuffled_photo(params.seed, place, count)] for place in batch]
+        state.add_losses(names, FINETUNE, losses, first_step=step)
+        accelerator.log({"finetune_loss": losses.mean().item()}, step=count + step)
+        state.done, state.photos = step + 1, photos_of_work(FINETUNE, step + 1, count, params)
+        state.scaler_state, state.optimizer_state = denoiser.scaler.state_dict(), optimizer.state_dict()
+        yield state
+
+
+def stage_three_steps(count: int, params: Hyperparameters) -> int:
+    """How many steps the staged schedule's Stage III takes for `count` photos."""
+    return math.ceil(params.finetune_steps * count / params.global_batch_size)
+
+
+def photos_of_work(stage: str, done: int, count: int, params: Hyperparameters) -> int:
+    """The work done in photos, both stages of the staged schedule counted: what checkpoints are numbered by."""
+    return done if stage != FINETUNE else count + done * params.global_batch_size // params.finetune_steps
+
+
+def own_share(batch: Sequence[int], accelerator: Accelerator) -> list[int]:
+    """This process's part of a global batch; `accelerator.gather` puts the parts together in the same order."""
+    size = len(batch) // accelerator.num_processes
+    return list(batch[accelerator.process_index * size : (accelerator.process_index + 1) * size])
+
+
+def latent_shape(photos: Photos) -> tuple[int, ...]:
+    """Of one photo: (1, 4, h, w)."""
+    return (1, *photos.latents.shape[1:])
+
+
+def compiled(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
+    return torch.compile(unet) if params.compile else unet
+
+
+def unet_optimizer(unet: UNet2DConditionModel, params: Hyperparameters) -> torch.optim.Optimizer:
+    """Adam (not AdamW) over all weights of the UNet, as released."""
+    if params.use_8bit_adam:
+        from bitsandbytes.optim import Adam8bit
+
+        return Adam8bit(unet.parameters(), lr=params.finetune_lr)
+    return torch.optim.Adam(unet.parameters(), lr=params.finetune_lr)
+
+
+def gradient_scaler(accelerator: Accelerator, state: TrainingState) -> torch.amp.GradScaler:
+    """fp16's loss scaling, as it was in `state`."""
+    scaler = torch.amp.GradScaler(accelerator.device.type, enabled=accelerator.mixed_precision == "fp16")
+    if state.scaler_state:
+        scaler.load_state_dict(state.scaler_state)
+    return scaler
+
+
+def training_bar(steps: range, total: int, unit: str) -> Iterable[int]:
+    """A bar over the steps that are left of `total`."""
+    return progress(steps, initial=total - len(steps), total=total, desc="Training", unit=unit)

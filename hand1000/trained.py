@@ -1,0 +1,87 @@
+"""A finished run folder of train.py: what its record says of the model, checked."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.diffusion.model_path import is_single_file
+from core.runs.errors import UserError
+from core.runs.run import Record, damaged, read_record, refuse_unfinished
+
+RECORD, FUSION_FILE = "hand1000.json", "fusion.safetensors"
+
+
+class FusionWeights(NamedTuple):
+    """Where the fusion layer of a model comes from."""
+
+    seed: int = 0
+    file: Path | None = None  # instead of the seed
+
+
+class TrainedModel(NamedTuple):
+    """A finished run."""
+
+    settings: dict[str, Any]  # all that its weights depend on
+    resolution: int  # pixels a side that it was trained on
+    feature_sha256: str  # of the gesture feature that it was trained with
+    fusion: FusionWeights
+
+
+def fusion_fact(fusion_seed: int, fusion_checkpoint: Path | None) -> dict[str, Any]:
+    """What a record says of the fusion layer: its seed, or that its weights lie in the run folder."""
+    return {"file": FUSION_FILE} if fusion_checkpoint else {"seed": fusion_seed}
+
+
+def read_trained_model(folder: Path) -> TrainedModel | None:
+    """The run in a folder; None where there is none.
+
+    Raises:
+        UserError: it is unfinished, or its record is damaged.
+    """
+    path = folder / RECORD
+    record = read_record(path)
+    if record is None:
+        return None
+    refuse_unfinished(path, record, "training")
+    resolution, feature = record.settings.get("resolution"), record.settings.get("feature_sha256")
+    if type(resolution) is not int or resolution < 1:
+        raise damaged(path, f"resolution is {resolution!r}")
+    if not isinstance(feature, str):
+        raise damaged(path, f"feature_sha256 is {feature!r}")
+    return TrainedModel(record.settings, resolution, feature, _fusion(folder, record))
+
+
+def trained_model(folder: Path) -> TrainedModel:
+    """As `read_trained_model`, and raises UserError where there is no run either."""
+    model = read_trained_model(folder)
+    if model is None:
+        raise UserError(f"{folder}: not a run folder of train.py (no {RECORD} in it)")
+    return model
+
+
+def fusion_of_model(ckpt: str, trained: TrainedModel | None) -> FusionWeights:
+    """Where a model's fusion layer comes from.
+
+    Raises:
+        UserError: it has none.
+    """
+    if trained:
+        return trained.fusion
+    if ckpt.endswith(".ckpt"):
+        from core.diffusion.unpickling import load_pickle
+
+        if "fusion_model_state_dict" in load_pickle(Path(ckpt)):
+            return FusionWeights(file=Path(ckpt))
+    if not Path(ckpt).exists():
+        raise UserError(f"{ckpt}: no such folder here, and a model of the hub has no fusion, so --mu must be 1")
+    hint = " (the run folder that it came from has one)" if is_single_file(ckpt) else ""
+    raise UserError(f"{ckpt}: a model without fusion{hint}, so --mu must be 1")
+
+
+def _fusion(folder: Path, record: Record) -> FusionWeights:
+    fusion = record.facts.get("fusion")
+    if fusion == {"file": FUSION_FILE}:
+        return FusionWeights(file=folder / FUSION_FILE)
+    seed = fusion.get("seed") if isinstance(fusion, dict) else None
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise damaged(folder / RECORD, f"fusion is {fusion!r}")
+    return FusionWeights(seed)
