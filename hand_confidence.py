@@ -1,8 +1,8 @@
 """HAND-CONF of a folder of pictures: how sure MediaPipe is of the hands in them.
 
-The mean handedness score over all hands (at most 2 a picture, detection confidence 0, as in the released code). Beside
-it stands the share of pictures with a hand at detection confidence 0.5: HAND-CONF alone costs a model nothing for
-pictures without a hand.
+The mean handedness score over all hands (0.5 to 1, higher is better; at most 2 hands a picture, detection confidence 0,
+as in the released code). Pictures without a hand do not count in it. Therefore the share of pictures with a hand at
+detection confidence 0.5 is printed beside it.
 
 With --gesture or --fingers also the gesture accuracy (not in the paper): the share of all pictures with a hand that
 extends the fingers of the gesture and no others. --gesture knows HaGRID's gestures; for others --fingers names them.
@@ -43,7 +43,8 @@ def main(argv=None) -> None:
         "--fingers",
         nargs="+",
         choices=FINGERS,
-        help="also print the gesture accuracy for a gesture that extends exactly these fingers",
+        metavar="FINGER",
+        help=f"also print the gesture accuracy for a gesture that extends exactly these fingers: {', '.join(FINGERS)}",
     )
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one for each core)")
     add_interval_options(parser)

@@ -11,7 +11,7 @@ from PIL import Image
 import cal_fid
 import cal_kid
 from core.metrics import fid, kid
-from core.metrics.extractors import INCEPTION_URLS
+from core.metrics.extractors import INCEPTION_NAMES, INCEPTION_URLS
 from core.metrics.features import features_of_both
 from core.metrics.saved_features import save_features
 from core.runs.photos import list_photos
@@ -183,7 +183,8 @@ def test_bad_extractors(hand_folders, inception_weights, tmp_path, capsys):
     torch.save(torch.zeros(3), bad)
     for protocol in ("released", "standard"):
         message = error_of(cal_fid.main, [*arguments, bad, "--protocol", protocol], capsys)
-        assert "bad.pt: not a file of weights" in message and INCEPTION_URLS[protocol] in message
+        assert f"bad.pt: not a file of the {INCEPTION_NAMES[protocol]} weights" in message
+        assert INCEPTION_URLS[protocol] in message
     assert "no such file; inception_weights" in error_of(cal_fid.main, [*arguments, tmp_path / "none.pth"], capsys)
 
 
@@ -220,5 +221,6 @@ def test_a_sweep_is_refused(tmp_path, hand_folders, extractor, capsys):
 @pytest.mark.parametrize("script", ["cal_fid", "cal_kid", "hand_confidence"])
 def test_help_is_a_manual(script):
     done = run_script(f"{script}.py", "--help")
-    assert done.returncode == 0 and "Examples:" in done.stdout and "(default: 0)" in done.stdout
-    assert "--bootstrap N" in done.stdout and "None" not in done.stdout
+    manual = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "Examples:" in manual and "--seed SEED seed of everything" in manual
+    assert "(default: 0)" in manual and "--bootstrap N" in manual and "None" not in manual
