@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from attentionhand.reconstruction.network import LEFT, RIGHT
 from core.runs.errors import UserError, reason_of
@@ -202,8 +201,7 @@ def check_sizes(hands: HandSet, sizes: np.ndarray | None) -> None:
     """
     corners = []
     for row, photo in enumerate(hands.photos[:SIZES_CHECKED]):
-        with Image.open(photo) as image:
-            width, height = image.size
+        width, height = load_photo(photo).size
         low, high = (end(hands.joints_2d[row], axis=(0, 1)) / (width, height) for end in (np.nanmin, np.nanmax))
         corners.append(high)
         is_other = sizes is not None and (width, height) != tuple(sizes[row])
