@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstruction_helpers import SIZE, make_hands, right_hand, two_hands, write_set
+from reconstruction_helpers import SIZE, make_hands, two_hands, write_set
 
 from attentionhand.reconstruction import data
 from attentionhand.reconstruction.data import LEFT, MM, PALMS, RIGHT, View, read_hands
@@ -86,7 +86,7 @@ def test_a_mirrored_hand_changes_handedness(single):
         mirrored = data.target_of(hands, row, SIZE, View(mirrored=True))
         assert mirrored.has_hand.tolist() == plain.has_hand.tolist()[::-1]
         assert mirrored.joints.numpy() == pytest.approx(plain.joints.numpy()[::-1] * [-1, 1, 1], abs=1e-6)
-        assert mirrored.picture.numpy() == pytest.approx(plain.picture.numpy()[:, :, ::-1], abs=0.02)
+        assert mirrored.picture.numpy() == pytest.approx(plain.picture.numpy()[:, :, ::-1], abs=0.05)
 
 
 def test_mirrored_pairs_change_places(pairs):
@@ -101,7 +101,8 @@ def test_mirrored_pairs_change_places(pairs):
 
 
 @pytest.mark.parametrize(
-    "view", [View(), View(degrees=25), View(mirrored=True), View(scale=1.2, shift=(0.1, -0.05), degrees=-40, mirrored=True)]
+    "view",
+    [View(), View(degrees=25), View(mirrored=True), View(scale=1.2, shift=(0.1, -0.05), degrees=-40, mirrored=True)],
 )
 def test_picture_and_joints_are_moved_alike(single, view):
     """A dot at each joint of the photo lies where the moved joint is: pixels by the matrix, 3D by the same turn."""
@@ -255,8 +256,3 @@ def test_an_unreadable_photo_is_named(single):
     (single / "rgb" / "3.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="3.png"):
         data.check_photos([read_hands(single)])
-
-
-def test_helpers_hand_is_a_right_hand():
-    joints = right_hand(np.random.default_rng(0))
-    assert joints.shape == (21, 3)

@@ -32,7 +32,9 @@ def slow_mpjpe(predicted, true) -> float:
 def test_mpjpe(hands):
     predicted, true = hands
     assert metrics.mpjpe(predicted, true) == pytest.approx([slow_mpjpe(*pair) for pair in zip(predicted, true)])
-    assert metrics.mpjpe(true + 7, true) == pytest.approx(np.zeros(5))  # wrist on wrist: where the hand is does not count
+    assert metrics.mpjpe(true + 7, true) == pytest.approx(
+        np.zeros(5)
+    )  # wrist on wrist: where the hand is does not count
 
 
 def test_unknown_joints_are_left_out(hands):

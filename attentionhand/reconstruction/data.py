@@ -327,7 +327,7 @@ def crop_matrix(joints_2d: np.ndarray, size: int, view: View = UNCHANGED) -> np.
 
 def crop(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) of a picture (H, W, 3) uint8; black outside. Large pictures are averaged down first."""
-    shrink = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-6))
+    shrink = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-6) + 1e-3)  # pixels of the photo a pixel
     if shrink > 1:
         height, width = (max(1, side // shrink) for side in picture.shape[:2])
         ratio = np.array([picture.shape[1] / width, picture.shape[0] / height])
