@@ -38,17 +38,19 @@ class Generator(NamedTuple):
 
 
 # A ControlNet begins without any effect: one step at a learning rate of 0 leaves the base model as it is.
-GENERATORS = (
-    Generator(
-        "base model",
-        "base",
-        ["--no_tas", "--local_view", "none", "--learning_rate", "0", "--max_train_steps", "1"],
-    ),
-    Generator("ControlNet", "controlnet", ["--no_tas", "--local_view", "none"]),
-    Generator("AttentionHand without TAS", "without_tas", ["--no_tas"]),
-    Generator("AttentionHand", "with_tas", []),
-)
-OURS = GENERATORS[-1]
+GENERATORS = {
+    one.folder: one
+    for one in (
+        Generator(
+            "base model",
+            "base",
+            ["--no_tas", "--local_view", "none", "--learning_rate", "0", "--max_train_steps", "1"],
+        ),
+        Generator("ControlNet", "controlnet", ["--no_tas", "--local_view", "none"]),
+        Generator("AttentionHand without TAS", "without_tas", ["--no_tas"]),
+        Generator("AttentionHand", "with_tas", []),
+    )
+}
 
 
 class Row(NamedTuple):
@@ -74,27 +76,41 @@ class Experiment:
     resolution: int = 512  # pixels a side of generated pictures, and of the lab's
     num_samples: int = 3  # pictures of each label
     threshold: float = 10.0  # highest landmark error of a picture that is kept, in hand sizes
-    sweep: list[float] = field(default_factory=list)  # further thresholds, for AttentionHand only
+    sweep: list[float] = field(default_factory=list)  # further thresholds, for the last generator only
     train_args: list[str] = field(default_factory=list)  # further arguments of attentionhand.train
     draw_args: list[str] = field(default_factory=list)  # ... of attentionhand.inference
     reconstruction_args: list[str] = field(default_factory=list)  # ... of attentionhand.reconstruction.train
     bootstrap: int = 1000
+    generators: list[str] = field(default_factory=lambda: list(GENERATORS))  # by folder
 
     # The rows of the table
+
+    @property
+    def chosen(self) -> list[Generator]:
+        return [GENERATORS[folder] for folder in self.generators]
+
+    @property
+    def ours(self) -> Generator:
+        """The generator that the thresholds are compared for: the last one, which is AttentionHand."""
+        return self.chosen[-1]
 
     def rows(self) -> list[Row]:
         """The lab alone first, the upper bound last."""
         rows = [Row("lab", "lab", [self.lab]), Row("+ wild, other poses", "wild", [self.lab, self.wild])]
-        for one in GENERATORS:
+        for one in self.chosen:
             rows.append(Row(f"+ {one.name}", one.folder, [self.lab, self.kept(one, self.threshold)]))
         if self.upper_bound:
             rows.append(Row("+ wild, same poses", "upper_bound", [self.lab, self.upper_bound]))
         return rows
 
     def sweep_rows(self) -> list[Row]:
-        """AttentionHand's pictures kept by stricter thresholds, strictest first."""
+        """The last generator's pictures kept by stricter thresholds, strictest first."""
         return [
-            Row(f"+ AttentionHand, error ≤ {one:g}", f"with_tas_{name_of(one)}", [self.lab, self.kept(OURS, one)])
+            Row(
+                f"+ {self.ours.name}, error ≤ {one:g}",
+                f"{self.ours.folder}_{name_of(one)}",
+                [self.lab, self.kept(self.ours, one)],
+            )
             for one in sorted(self.sweep)
         ]
 
@@ -125,9 +141,9 @@ class Experiment:
     def steps(self) -> list[Step]:
         """All steps, in the order in which they run: every row of the first seed, then of the next."""
         steps = [self.prompts_step()]
-        for one in GENERATORS:
+        for one in self.chosen:
             steps += [self.train_generator_step(one), self.draw_step(one)]
-            thresholds = {self.threshold, *(self.sweep if one is OURS else [])}
+            thresholds = {self.threshold, *(self.sweep if one is self.ours else [])}
             steps += [self.export_step(one, threshold) for threshold in sorted(thresholds)]
         for seed in self.seeds:
             for row in [*self.rows(), *self.sweep_rows()]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER, Score
-from attentionhand.reconstruction.experiment import GENERATORS, OURS, Experiment, Row
+from attentionhand.reconstruction.experiment import Experiment, Row
 from core.metrics import table
 from core.metrics.table import Cell
 from core.runs import page
@@ -155,8 +155,8 @@ def kept_lines(experiment: Experiment) -> list[list[Cell]]:
             for text in ("generator", "threshold", "pictures kept", "hand found ↑", "landmark error ↓", "PCK@0.2 ↑")
         ]
     ]
-    for one in GENERATORS:
-        for threshold in sorted({experiment.threshold, *(experiment.sweep if one is OURS else [])}):
+    for one in experiment.chosen:
+        for threshold in sorted({experiment.threshold, *(experiment.sweep if one is experiment.ours else [])}):
             kept = experiment.kept(one, threshold)
             counts = read_json(kept / "export.json", f"{kept}: damaged")
             scores = read_json(kept.with_suffix(".json"), f"{kept}: damaged")
@@ -212,11 +212,11 @@ def report_page(
     sheets = [
         page.picture(experiment.scores(row, seed, test).with_suffix(".png"), f"{row.name}: test {test}, seed {seed}")
         for test in experiment.tests
-        for row in (rows[0], next(row for row in rows if row.folder == OURS.folder))
+        for row in (rows[0], next(row for row in rows if row.folder == experiment.ours.folder))
     ]
     drawn = [
         page.picture(experiment.generator(one) / "pictures" / "sheet.png", one.name)
-        for one in GENERATORS
+        for one in experiment.chosen
         if (experiment.generator(one) / "pictures" / "sheet.png").is_file()
     ]
     facts = {

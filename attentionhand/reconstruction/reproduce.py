@@ -49,8 +49,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--resolution", type=positive_int, default=512, help="pixels a side of generated and of the lab's pictures")
     add("--num_samples", type=positive_int, default=3, help="pictures that a generator draws of each label")
     add("--threshold", type=positive_float, default=10.0, help="highest landmark error of a picture, in hand sizes")
-    add("--sweep", type=positive_float, nargs="+", default=[], help="further thresholds to compare, for AttentionHand")
+    add("--sweep", type=positive_float, nargs="+", default=[], help="further thresholds to compare, last generator")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks; averaged")
+    add("--generators", nargs="+", help="only these of base, controlnet, without_tas, with_tas (default: all)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     for script in OWNED:
         add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=f"further arguments: {script}")
@@ -91,11 +92,15 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     check_args(args)
 
-    from attentionhand.reconstruction.experiment import LAUNCHED, STAGES, Experiment
+    from attentionhand.reconstruction.experiment import GENERATORS, LAUNCHED, STAGES, Experiment
 
+    unknown = sorted(set(args.generators or []) - set(GENERATORS))
+    if unknown:
+        raise UserError(f"--generators: there is no '{unknown[0]}', but {', '.join(GENERATORS)}")
     shared = "lab wild upper_bound output_dir texts resolution num_samples threshold sweep seeds bootstrap".split()
     experiment = Experiment(
         tests=dict(args.test),
+        generators=args.generators or list(GENERATORS),
         base_model=args.pretrained_model_name_or_path,
         **{f"{script}_args": getattr(args, f"{script}_args") for script in OWNED},
         **{name: getattr(args, name) for name in shared},
