@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.diffusion.pretrained import check_model, load_pretrained
+from core.diffusion.pretrained import check_available_model, check_model, load_pretrained
 from core.metrics.clip import clip_embeddings, image_text_similarity, text_text_similarity
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
 from core.runs.errors import UserError
@@ -49,6 +49,7 @@ def main(argv=None) -> None:
             raise UserError(f"{args.image_filenames_path}: line {number}: no photo {photo}")
     check_model(args.model)
     check_outputs(args.json, inputs=[args.image_filenames_path, args.captions_path, *photos])
+    check_available_model(args.model)
 
     model, processor = load_clip(args.model)
     num_workers = workers_a_process(args.num_workers)

@@ -1,4 +1,4 @@
-"""HAND-CONF of a folder of pictures: how sure MediaPipe is of the hands in them.
+"""HAND-CONF of a folder of pictures: how sure MediaPipe is which hand, left or right, each one is.
 
 The mean handedness score over all hands (0.5 to 1, higher is better; at most 2 hands a picture, detection confidence 0,
 as in the released code). Pictures without a hand do not count in it. Therefore the share of pictures with a hand at

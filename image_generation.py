@@ -63,7 +63,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     add_generation_options(parser, num_inference_steps=45, guidance_scale=3.0, seed=0)
     add("--resolution", type=positive_int, help="pixels a side that the model draws (default: as trained, else 512)")
     add("--image_size", type=natural_int, default=400, help="pixels a side of the saved picture; 0 keeps --resolution")
-    add("--vary_seed", action="store_true", help="seed + line index instead of the same start noise for every prompt")
+    add(
+        "--vary_seed",
+        action="store_true",
+        help="another start noise for each prompt (--seed + its line number) instead of the same one",
+    )
     return parser.parse_args(argv)
 
 

@@ -1,11 +1,12 @@
 """The paper's table from one command: data, Hand1000 for every gesture and seed, pictures, metrics, report.
 
-Every stage is one of the other scripts, whose command is printed. A stage that is complete with the same inputs is
-skipped, and a killed one resumes. What a script is given beyond the defaults goes into --train_args, --generate_args,
-... as one quoted text after "=": --train_args="--mixed_precision bf16 --gradient_checkpointing".
+Every stage but evaluate and report is one of the other scripts, whose command is printed. A stage that is complete
+with the same inputs is skipped, and a killed one resumes. What a script is given beyond the defaults goes into
+--train_args, --generate_args, ... as one quoted text after "=": --train_args="--mixed_precision bf16
+--gradient_checkpointing".
 
---ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`,
-`--ablate captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning).
+--ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`, `--ablate
+captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning).
 
 Examples:
   python reproduce.py --gestures call four --source hagrid --annotations hagrid/ann_train_val --output_dir results
@@ -19,7 +20,6 @@ import shlex
 from pathlib import Path
 
 from core.metrics.options import resamples
-
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -49,7 +49,13 @@ OWNED = {  # options of the scripts that the plan sets by itself
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
-    add("--gestures", nargs="+", type=folder_name, required=True, help="of HaGRID, or your own with --phrase")
+    add(
+        "--gestures",
+        nargs="+",
+        type=folder_name,
+        required=True,
+        help="names of HaGRID's gestures, or one of your own with --phrase",
+    )
     add("--data_root", type=Path, default=Path(), help="folder of the gestures' photos and lists")
     add("--output_dir", type=Path, default=Path("results"), help="folder for models, pictures, tables, report")
     add("--source", type=Path, help="HaGRID download to select photos from, if {gesture}/ is not there yet")
@@ -73,12 +79,18 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--inception_weights", type=Path, help="local file of the protocol's Inception weights")
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
     for script in OWNED:
-        add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=f"further arguments of {script}")
+        add(
+            f"--{script}_args",
+            type=shlex.split,
+            default=[],
+            metavar="TEXT",
+            help=f"further arguments for the script of the stage {script}",
+        )
     add(
         "--launcher",
         type=shlex.split,
         metavar="TEXT",
-        help='of captioning, training, generation: "accelerate launch --num_processes 2"',
+        help='starts captioning, training and generation, e.g. "accelerate launch --num_processes 2"',
     )
     add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {','.join(STAGES)}")
     add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
@@ -113,7 +125,7 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_arguments(steps, launched=bool(args.launcher))
+    check_arguments(steps, launched=bool(args.launcher), feature_extractor=args.feature_extractor)
     in_use = f"{args.output_dir}: another reproduce.py is in progress there; wait for it, or choose another folder"
     with hold_lock(args.output_dir / ".reproduce.lock", in_use):
         for number, step in enumerate(steps, start=1):

@@ -1,7 +1,8 @@
 """A random train and test set of one gesture's photos, out of a HaGRID download: {gesture}/ and {gesture}_test/.
 
 With --annotations (HaGRID's JSON of the gesture) only photos with the gesture's label are taken, and nobody is in both
-sets. The choice depends on the seed and the file names alone. {gesture}_selection.json says what was chosen.
+sets. The choice depends on the seed, the numbers, the file names and, with
+--annotations, who is in each photo. {gesture}_selection.json says what was chosen.
 
 HaGRID (https://github.com/hukenovs/hagrid) offers one archive of photos a gesture, and one of annotations: version 1
 ann_train_val.zip, with ann_train_val/{gesture}.json; version 2 annotations.zip, with train/, val/ and test/, each with
@@ -35,8 +36,10 @@ ANNOTATIONS_V1, ANNOTATIONS_V2 = "ann_train_val", "train"  # HaGRID's folders of
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="folder of photos, or of a folder {gesture} of them")
-    parser.add_argument("--gesture", type=folder_name, required=True, help="also HaGRID's label")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="folder of photos, or a folder with a folder {gesture} of photos"
+    )
+    parser.add_argument("--gesture", type=folder_name, required=True, help="name of the gesture, as HaGRID labels it")
     parser.add_argument("--num", type=positive_int, default=1000, help="photos to train on")
     parser.add_argument("--num_test", type=natural_int, default=1000, help="photos to test on")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, another choice")

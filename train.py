@@ -30,7 +30,7 @@ from core.runs.command_line import (
 )
 from core.runs.errors import UserError
 from core.runs.files import check_writable
-from core.runs.processes import num_processes, say, start_accelerator
+from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.hyperparameters import INTERLEAVED, STAGED, Hyperparameters
@@ -57,6 +57,7 @@ NOT_SETTINGS = {
     "train_batch_size",  # the global batch size is compared; how it is shared out is float rounding
     "checkpointing_images",
     "checkpoints_total_limit",
+    "gradient_checkpointing",  # float rounding at most
     "resume_from_checkpoint",
     "report_to",
     "save_single_file",
@@ -72,10 +73,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--Lambda",
         type=fraction,
         default=released.Lambda,
-        help="share of the text in the double-fused embedding, 0 to 1",
+        help="share of the plain text embedding, 0 to 1; the rest is fused with the gesture",
     )
     add("--data_root", type=Path, default=Path(), help="folder of the gesture's photos and lists")
-    add("--captioner", default=CAPTIONER, help="whose captions: BLIP2, PaliGemma, VitGpt2, or your own name")
+    add("--captioner", default=CAPTIONER, help="whose captions: BLIP2, PaliGemma, VitGpt2, plain, or your own name")
     add("--output_dir", type=Path, help="run folder (default: output/{gesture})")
     add_model_options(parser, default="CompVis/stable-diffusion-v1-4")
     add("--revision", help="revision of a hub id, e.g. non-ema")
@@ -90,7 +91,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--schedule",
         choices=(INTERLEAVED, STAGED),
         default=released.schedule,
-        help="interleaved: photo by photo as the released code; staged: Stage II for all, then III, as the paper",
+        help="interleaved: photo by photo, as the released code; staged: Stage II for all, then III, as the paper",
     )
     add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps a photo")
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="Stage II learning rate")
@@ -102,7 +103,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--fusion_checkpoint", type=Path, help="file with fusion weights instead: released .ckpt, or .safetensors")
     add_training_options(parser, seed_of="noise, timesteps and order")
     add("--compile", action="store_true", help="torch.compile the UNet")
-    add("--checkpointing_images", type=positive_int, default=100, help="photos' worth of work between checkpoints")
+    add(
+        "--checkpointing_images",
+        type=positive_int,
+        default=100,
+        help="write a checkpoint after the work of this many photos",
+    )
     add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
     args = parser.parse_args(argv)
@@ -123,7 +129,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
-    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
+    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config, args.revision)
     check_writable(args.output_dir)
 
 
@@ -179,6 +185,8 @@ def main(argv=None) -> None:
         accelerator.wait_for_everyone()  # every process has looked at the run folder before it changes
         facts = run_facts(base_model, params, plain_arguments(args))
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("train")
         warn_of_full_disk(run.folder, pipe, params, save_single_file=args.save_single_file)
         pipe.unet.to(accelerator.device).train()
         if args.gradient_checkpointing:
@@ -190,7 +198,7 @@ def main(argv=None) -> None:
                 save_checkpoint(run, pipe.unet, state, keep=args.checkpoints_total_limit)
         save_model(run.folder, pipe, state, params, single_file if args.save_single_file else None)
         run.finish(**facts)
-        say(f"{run.folder}: finished, {len(photos)} photos, {len(state.losses)} losses in losses.csv")
+        say(f"{run.folder}: finished, {counted(len(photos), 'photo')}, {len(state.losses)} losses in losses.csv")
         accelerator.wait_for_everyone()
         accelerator.end_training()
 

@@ -1,17 +1,58 @@
-"""Checkpoints of a training: folders with a diffusers ControlNet and all that resuming needs."""
+"""Checkpoints of a training, folders with a diffusers ControlNet and all that resuming needs; the finished weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
+from attentionhand.weights import save_single_file
 from core.diffusion.stable_diffusion import model_bytes
 from core.runs.errors import UserError, reason_of
-from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
+from core.runs.files import atomic_parts
+from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
+
+
+def save_finished(
+    folder: Path,
+    pipe: StableDiffusionPipeline,
+    stage: ControlNetModel,
+    unet: UNet2DConditionModel | None,
+    losses: Sequence[Sequence[Any]],
+    single_file: Path | None,
+) -> None:
+    """Write the finished weights and losses into the run folder; config.json, which makes it a ControlNet, comes last.
+
+    Args:
+        unet: given where its decoder was trained.
+        single_file: where to write all weights with the released names, if anywhere.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        with atomic_parts(folder, last="config.json") as temporary:
+            save_weights(temporary, stage, unet, losses)
+        if single_file:
+            save_single_file(pipe, stage, single_file)
+    except Exception as error:
+        if not is_disk_error(error):
+            raise
+        raise UserError(
+            f"{folder}: can't save the model ({reason_of(error)}); free some space and start again "
+            "with --resume_from_checkpoint latest"
+        ) from None
+
+
+def needed_bytes(
+    pipe: StableDiffusionPipeline, stage: ControlNetModel, unet: UNet2DConditionModel | None, *, single_file: bool
+) -> int:
+    """What a checkpoint (the optimizer keeps two numbers for each weight) and the finished weights take."""
+    everything = model_bytes(stage, pipe.unet, pipe.vae, pipe.text_encoder) if single_file else 0
+    return 4 * model_bytes(*filter(None, (stage, unet))) + everything
 
 
 def save_weights(

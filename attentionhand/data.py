@@ -27,7 +27,7 @@ from core.runs.photos import load_photo
 from core.runs.processes import cpu_count, progress
 
 THRESHOLD = 127  # a brighter pixel of a mesh image belongs to a hand
-SPECK = 0.01  # of the largest hand's area; smaller spots come from JPEG and are left out
+SPECK = 0.05  # of the largest hand's area; smaller spots (JPEG, a fingertip behind the other hand) are left out
 EXAMPLE = '{"mesh": "mesh/1.png", "rgb": "rgb/1.png", "text": "text/1.txt"}'
 
 
@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     text: str
     rgb: Path | None = None
     box: Box | None = None  # in pixels of the mesh image
+    text_file: Path | None = None
 
 
 class View(NamedTuple):
@@ -79,7 +80,8 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
             raise UserError(f"{where}: has no {missing}; every line needs an object such as {EXAMPLE}") from None
         files = {key: _find(name, path, f"{where}: {key}") for key, name in names.items()}
         text = _first_line(files["text"])
-        samples.append(Sample(files["mesh"], text, files.get("rgb"), _check_box(record.get("bbox"), where)))
+        box = _check_box(record.get("bbox"), where)
+        samples.append(Sample(files["mesh"], text, files.get("rgb"), box, files["text"]))
     return samples
 
 
@@ -119,10 +121,14 @@ def _check_box(box: object, where: str) -> Box | None:
 def content_hash(samples: Sequence[Sample]) -> str:
     """A SHA-256 of texts, boxes and pictures, by which a run recognises its data."""
     digest = hashlib.sha256()
-    for sample in samples:
-        files = [fingerprint(path) for path in (sample.mesh, sample.rgb) if path]
-        digest.update(json.dumps([sample.text, sample.box, *files]).encode())
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for sample, files in zip(samples, pool.map(_fingerprints, samples)):
+            digest.update(json.dumps([sample.text, sample.box, *files]).encode())
     return digest.hexdigest()
+
+
+def _fingerprints(sample: Sample) -> list[str]:
+    return [fingerprint(path) for path in (sample.mesh, sample.rgb) if path]
 
 
 def load_picture(path: Path) -> np.ndarray:
@@ -163,18 +169,14 @@ def hand_box(mesh: np.ndarray) -> Box:
 def views(sample: Sample, size: int = 512) -> tuple[View, View]:
     """The global view, the whole picture, and the local one, its hands, both (size, size) (paper, section 3.1).
 
-    As released, the local mesh image is grey, and its box is found in the resized mesh image.
+    As released, mesh image and photo may differ in size, the local mesh image is grey, and its box is found in the
+    resized mesh image.
 
     Raises:
-        UserError: an unreadable picture, sizes that do not match, no hand, a box outside the picture.
+        UserError: an unreadable picture, no hand, a box outside the picture.
     """
     mesh = load_picture(sample.mesh)
     rgb = load_picture(sample.rgb) if sample.rgb else None
-    if rgb is not None and rgb.shape != mesh.shape:
-        raise UserError(
-            f"{sample.mesh}: {mesh.shape[1]}x{mesh.shape[0]} pixels, but its photo {sample.rgb} has "
-            f"{rgb.shape[1]}x{rgb.shape[0]}"
-        )
     scale = size / np.array([mesh.shape[1], mesh.shape[0]] * 2)
     mesh, rgb = resize(mesh, size), None if rgb is None else resize(rgb, size)
     if sample.box:

@@ -2,10 +2,10 @@
 
 Prints the share of pictures with a hand, the mean landmark error as a share of the hand's size, and PCK (the share of
 joints within 10 % and 20 % of it; a picture without a hand counts as all wrong), each with a 95 % interval. --shuffle
-compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, -H and HAND-CONF
-come from cal_fid.py, cal_kid.py and hand_confidence.py.
+compares with the labels of other pictures: what a model that ignores the mesh would get. FID, KID, FID-H, KID-H,
+HAND-CONF come from cal_fid.py, cal_kid.py and hand_confidence.py.
 
---export writes the pictures whose error is below --threshold with their joints, to train 3D hand reconstruction.
+--export writes the pictures whose error is at most --threshold with their joints, to train 3D hand reconstruction.
 
 Examples:
   python -m attentionhand.evaluate --labels meshes/joints.npz --image_size 64 --image_folder results/attentionhand
@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/evaluate.py`
 
-from attentionhand.runs import PICTURES, finished_training, weights_fingerprint
+from attentionhand.runs import PICTURES, weights_fingerprint
 from core.hands.detection import Hand, find_hands
 from core.metrics.intervals import bootstrap_interval
 from core.metrics.options import resamples
@@ -33,20 +33,25 @@ from core.runs.command_line import argument_parser, command_line, finite_float, 
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_folder, check_outputs, check_writable, write_json, write_lines
 from core.runs.photos import list_photos, map_photos
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import read_record, refuse_unfinished
 
+IMAGE_SIZE = 512  # pixels a side, where neither the label file nor --image_size says it
 PCK_LEVELS = (0.1, 0.2)  # of the hand's size
 
 
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--labels", type=Path, required=True, help=".npz with joints_2d (N, 21, 2) in pixels")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help=".npz with joints_2d in pixels, such as data/joints.npz"
+    )
     parser.add_argument(
         "--image_folder", type=Path, required=True, help="result_000_0.png ..., or one picture for each label"
     )
-    parser.add_argument("--image_size", type=positive_int, default=512, help="pixels a side that joints_2d refer to")
+    parser.add_argument(
+        "--image_size", type=positive_int, help="pixels a side that joints_2d refer to (default: the file's, or 512)"
+    )
     parser.add_argument("--threshold", type=finite_float, default=0.1, help="highest error of an exported picture")
     parser.add_argument("--export", type=Path, help="new folder for the accepted pictures and joints.npz")
     parser.add_argument("--shuffle", action="store_true", help="compare with other pictures' labels")
@@ -56,24 +61,21 @@ def main(argv=None) -> None:
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     args = parser.parse_args(argv)
     check_pictures(args.image_folder)
-    labels, content = load_labels(args.labels)
+    labels, content = load_labels(args.labels, args.image_size)
     pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
     indices = label_indices(pictures, len(labels), args.image_folder)
     check_outputs(args.json)
     if args.shuffle and (args.export or len(labels) < 2):
         raise UserError("--shuffle needs at least two labels, and its pictures can't be exported")
-    if np.ptp(labels, axis=1).max() < args.image_size / 8:
-        raise UserError(f"{args.labels}: no hand fills an eighth of --image_size {args.image_size}; is that right?")
     if args.export:
         if args.export.exists():
             raise UserError(f"{args.export}: exists already; choose another --export")
         check_writable(args.export)
 
-    wanted = labels / args.image_size
     if args.shuffle:
-        wanted = np.roll(wanted, 1 + np.random.default_rng(args.seed).integers(max(1, len(labels) - 1)), axis=0)
+        labels = np.roll(labels, 1 + np.random.default_rng(args.seed).integers(max(1, len(labels) - 1)), axis=0)
     found = map_photos(two_hands, pictures, num_workers=args.num_workers, desc="Finding hands")
-    distances = np.array([joint_errors(hands, wanted[index]) for hands, index in zip(found, indices)])
+    distances = [joint_errors(hands, labels[index]) for hands, index in zip(found, indices)]
     result = summarise(distances, indices, args.bootstrap, args.seed)
     for name, (value, low, high) in result.items():
         say(f"{name}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
@@ -86,7 +88,7 @@ def main(argv=None) -> None:
 
 
 def check_pictures(folder: Path) -> None:
-    """Refuse pictures of an unfinished attentionhand.inference, or of weights that have changed since.
+    """Refuse pictures of an unfinished attentionhand.inference; say where their weights have changed since.
 
     Raises:
         UserError
@@ -96,14 +98,17 @@ def check_pictures(folder: Path) -> None:
         return
     refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
     weights = Path(str(record.facts.get("weights")))
-    if weights.exists():
-        finished_training(weights)
-        if weights_fingerprint(weights) != record.settings.get("weights"):
-            raise UserError(f"{folder}: {weights} has changed since these pictures were drawn; draw them anew")
+    if weights.exists() and weights_fingerprint(weights) != record.settings.get("weights"):
+        say(f"warning: {weights} has changed since {folder} was drawn")
 
 
-def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """`joints_2d` (N, 21, 2), and all arrays of the file.
+def load_labels(path: Path, image_size: int | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The 2D joints (N, hands, 21, 2) as shares of the picture's sides, and all arrays of the file.
+
+    A hand that a label does not have, or whose joints are not known, is NaN.
+
+    Args:
+        image_size: pixels a side; None for the file's `size` (N, 2), or 512 where it has none.
 
     Raises:
         UserError: no such file or array.
@@ -116,9 +121,23 @@ def load_labels(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         joints = content["joints_2d"]
     except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not an .npz file with joints_2d ({reason_of(error)})") from None
-    if joints.ndim != 3 or joints.shape[1:] != (21, 2):
-        raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2)")
-    return joints.astype(float), content
+    if joints.ndim not in (3, 4) or joints.shape[-2:] != (21, 2):
+        raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2) or (N, hands, 21, 2)")
+    is_known = image_size is None and "size" in content
+    size = content["size"] if is_known else np.full((len(joints), 2), image_size or IMAGE_SIZE)
+    if is_known and (size.shape != (len(joints), 2) or not (size > 0).all()):
+        raise UserError(f"{path}: size is {size.shape}, not a width and a height for each of {len(joints)} labels")
+    labels = joints.astype(float).reshape(len(joints), -1, 21, 2) / size[:, None, None]
+    if np.isnan(hand_sizes(labels)).all():
+        raise UserError(f"{path}: all its joints_2d are NaN")
+    if not is_known and np.nanmax(hand_sizes(labels)) < 1 / 8:
+        raise UserError(f"{path}: no hand fills an eighth of --image_size {image_size or IMAGE_SIZE}; is that right?")
+    return labels, content
+
+
+def hand_sizes(labels: np.ndarray) -> np.ndarray:
+    """The longer side of the box around the joints (..., 21, 2) of each hand."""
+    return np.ptp(labels, axis=-2).max(axis=-1)
 
 
 def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
@@ -147,23 +166,30 @@ def two_hands(photo: Image.Image) -> list[Hand]:
 
 
 def joint_errors(hands: list[Hand], joints: np.ndarray) -> np.ndarray:
-    """Distances (21,) of the nearest hand's landmarks to `joints` (21, 2; 0 to 1), as shares of the label's size.
+    """Distances of the nearest hand's landmarks to each of the label's hands, as shares of that hand's size.
 
-    The hand's size is the longer side of its joints' box. NaN where there is no hand.
+    Those of all hands in one row, (21 a hand,). NaN where the picture has no hand, or the label none with joints.
+
+    Args:
+        joints: (hands, 21, 2), 0 to 1; NaN for a hand that is not there.
     """
-    size = np.ptp(joints, axis=0).max()
-    errors = [np.linalg.norm(hand.landmarks[:, :2] - joints, axis=1) / size for hand in hands]
-    return min(errors, key=np.mean, default=np.full(21, np.nan))
+    known = [hand for hand in joints if np.isfinite(hand).all()]
+    distances = []
+    for label in known:
+        size = hand_sizes(label)
+        errors = [np.linalg.norm(hand.landmarks[:, :2] - label, axis=1) / size for hand in hands]
+        distances.append(min(errors, key=np.mean, default=np.full(21, np.nan)))
+    return np.concatenate(distances) if known else np.full(21, np.nan)
 
 
 def summarise(
-    distances: np.ndarray, indices: Sequence[int], resamples: int, seed: int
+    distances: Sequence[np.ndarray], indices: Sequence[int], resamples: int, seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Value and 95 % bootstrap interval of (N, 21) errors; labels are drawn anew, with all pictures of each."""
+    """Value and 95 % bootstrap interval of each picture's errors; labels are resampled, with all pictures of each."""
     per_picture = {
-        "hand found": (~np.isnan(distances[:, 0])).astype(float),
-        "landmark error": distances.mean(axis=1),
-        **{f"PCK@{level}": (np.nan_to_num(distances, nan=np.inf) <= level).mean(axis=1) for level in PCK_LEVELS},
+        "hand found": np.array([float(not np.isnan(errors[0])) for errors in distances]),
+        "landmark error": np.array([errors.mean() for errors in distances]),
+        **{f"PCK@{level}": np.array([(errors <= level).mean() for errors in distances]) for level in PCK_LEVELS},
     }
     summary = {}
     for name, values in per_picture.items():
@@ -176,7 +202,7 @@ def export(
     target: Path,
     pictures: Sequence[Path],
     indices: Sequence[int],
-    distances: np.ndarray,
+    distances: Sequence[np.ndarray],
     labels: dict[str, np.ndarray],
     *,
     threshold: float,
@@ -186,7 +212,7 @@ def export(
     Raises:
         UserError: no picture's error is at most `threshold`.
     """
-    errors = distances.mean(axis=1)
+    errors = np.array([one.mean() for one in distances])
     accepted = [number for number in range(len(pictures)) if errors[number] <= threshold]
     if not accepted:
         raise UserError(f"no picture's error is at most --threshold {threshold}: nothing to export")
@@ -202,7 +228,7 @@ def export(
         np.savez(folder / "joints.npz", **{**arrays, **facts})
         write_lines(folder / "modalities.json", [json.dumps({"rgb": f"images/{name}"}) for name in names])
         write_json(folder / "export.json", {"accepted": len(accepted), "of": len(pictures), "threshold": threshold})
-    say(f"{target}: {len(accepted)} of {len(pictures)} pictures accepted")
+    say(f"{target}: {len(accepted)} of {counted(len(pictures), 'picture')} accepted")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ by the same command: it draws the pairs that are missing.
 
 Examples:
   python -m attentionhand.inference --weights output/attentionhand
-  python -m attentionhand.inference --weights weights/attentionhand.ckpt --sample_path samples/modalities.json
+  python -m attentionhand.inference --weights weights/attentionhand.ckpt \\
+      --sample_path attentionhand/samples/modalities.json
 """
 
 import argparse
@@ -24,7 +25,7 @@ from core.diffusion.options import add_generation_options, add_model_options
 from core.runs.command_line import argument_parser, command_line, finite_float, plain_arguments, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable
-from core.runs.processes import is_main_process, progress, say, start_processes
+from core.runs.processes import counted, from_main_process, is_main_process, progress, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 from core.runs.software import software
@@ -55,6 +56,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--a_prompt", default="", help="appended to every text after a comma")
     add("--n_prompt", default="", help="negative prompt")
     add("--tas", action="store_true", help="text attention stage before each step (the released code has it off)")
+    add("--tas_verbs", choices=("ending", "nltk"), default="ending", help="how its verbs are found, as in training")
     add("--tas_steps", type=positive_int, default=5, help="its gradient steps before each DDIM step")
     add("--resolution", type=positive_int, default=512, help="pixels a side")
     return parser.parse_args(argv)
@@ -69,16 +71,21 @@ def main(argv=None) -> None:
     check_trained_alike(args.weights, args.only_mid_control)
     check_writable(args.output_dir)
 
-    from attentionhand.data import content_hash, grey, load_picture, read_modalities, resize
+    from attentionhand.data import Sample, content_hash, grey, load_picture, read_modalities, resize
 
+    processes = start_processes()
     samples = read_modalities(args.sample_path, with_rgb=False)
-    meshes = [resize(grey(load_picture(sample.mesh)), args.resolution) for sample in samples]  # (S, S) each
+
+    def mesh_of(sample: Sample) -> np.ndarray:
+        """(S, S) uint8."""
+        return resize(grey(load_picture(sample.mesh)), args.resolution)
+
     settings = {
         **plain_arguments(args, without=NOT_SETTINGS),
         "pretrained_model_name_or_path": model_identity(args.pretrained_model_name_or_path),
         "original_config": model_identity(args.original_config),
         "config": model_identity(args.config),
-        "samples": content_hash(samples),
+        "samples": from_main_process(content_hash, samples),
         "weights": weights_fingerprint(args.weights),
     }
     facts = {"weights": str(args.weights.resolve()), "arguments": plain_arguments(args), "software": software()}
@@ -86,7 +93,6 @@ def main(argv=None) -> None:
         [args.output_dir / f"result_{pair:03d}_{number}.png" for number in range(args.num_samples)]
         for pair in range(len(samples))
     ]
-    processes = start_processes()
     run = Run(args.output_dir / PICTURES, settings, what="generation of pictures")
     with run.hold():
         processes.wait_for_everyone()  # the main process holds the folder
@@ -100,8 +106,9 @@ def main(argv=None) -> None:
 
         import torch
 
+        from attentionhand.hand_words import token_positions
         from attentionhand.sampling import controlled_denoiser, exciter
-        from attentionhand.text_attention import layers_at, token_positions
+        from attentionhand.text_attention import layers_at
         from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import ddim_scheduler
@@ -123,7 +130,7 @@ def main(argv=None) -> None:
         prompts = [
             f"{sample.text}, {args.a_prompt}" for sample in samples
         ]  # the comma also before nothing, as released
-        *embeds, negative_embeds = encode_texts(pipe, [*prompts, args.n_prompt], device).split(1)
+        negative_embeds = encode_texts(pipe, [args.n_prompt], device, desc=None)
         for model in (pipe.unet, pipe.vae, stage):
             model.to(device)
 
@@ -131,8 +138,9 @@ def main(argv=None) -> None:
         own = missing[processes.process_index :: processes.num_processes]
         with progress(total=len(own) * args.num_inference_steps, desc="Drawing", unit="step") as bar:
             for pair in own:
-                mesh = torch.from_numpy(meshes[pair]).float().expand(args.num_samples, 3, -1, -1) / 255
-                prompt_embeds = embeds[pair].expand(args.num_samples, -1, -1)
+                mesh = torch.from_numpy(mesh_of(samples[pair])).float().expand(args.num_samples, 3, -1, -1) / 255
+                prompt_embeds = encode_texts(pipe, [prompts[pair]], device, desc=None)
+                prompt_embeds = prompt_embeds.expand(args.num_samples, -1, -1)
                 denoise = controlled_denoiser(
                     pipe.unet,
                     stage,
@@ -144,7 +152,7 @@ def main(argv=None) -> None:
                     guess_mode=args.guess_mode,
                     only_mid_control=args.only_mid_control,
                 )
-                positions = [token_positions(pipe.tokenizer, prompts[pair])] * args.num_samples
+                positions = [token_positions(pipe.tokenizer, prompts[pair], args.tas_verbs)] * args.num_samples
                 excite = exciter(pipe.unet, prompt_embeds, positions, steps=args.tas_steps)
                 with torch.autocast(device.type, precision, enabled=precision is not None):
                     latents = ddim(
@@ -160,9 +168,14 @@ def main(argv=None) -> None:
         processes.wait_for_everyone()
 
         if is_main_process():
-            save_png(sheet_of(meshes, paths, [sample.text for sample in samples]), args.output_dir / SHEET)
+            save_png(
+                sheet_of(
+                    [mesh_of(sample) for sample in samples[:SHEET_ROWS]], paths, [sample.text for sample in samples]
+                ),
+                args.output_dir / SHEET,
+            )
             run.finish(**facts)
-        say(f"{args.output_dir}: pictures for {len(samples)} meshes, {len(missing)} of them drawn now")
+        say(f"{args.output_dir}: pictures of {counted(len(samples), 'sample')}, {len(missing)} of them drawn now")
 
 
 def check_trained_alike(weights: Path, only_mid_control: bool) -> None:
@@ -179,7 +192,7 @@ def check_trained_alike(weights: Path, only_mid_control: bool) -> None:
 
 def sheet_of(meshes: Sequence[np.ndarray], paths: Sequence[Sequence[Path]], texts: Sequence[str]) -> Image.Image:
     """Mesh and samples of the first pairs, a row each, with the text below."""
-    rows = [[Image.fromarray(mesh), *files] for mesh, files in zip(meshes[:SHEET_ROWS], paths)]
+    rows = [[Image.fromarray(mesh), *files] for mesh, files in zip(meshes, paths)]
     samples = [f"sample {number + 1}" for number in range(len(paths[0]))]
     return contact_sheet(rows, column_labels=["mesh", *samples], row_labels=texts)
 

@@ -48,5 +48,5 @@ def weights_fingerprint(weights: Path) -> str:
 
 
 def model_identity(model: str | None) -> str | None:
-    """The hash of a model on this machine, wherever it lies, and the name of one of the hub."""
+    """The hash of a model on this machine, whatever its path, or the name of a model of the hub."""
     return fingerprint_if_local(model) or model

@@ -7,125 +7,18 @@ after the last of them: the same gradient at a fraction of the cost.
 """
 
 import contextlib
-import functools
 import math
-import re
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from transformers import CLIPTokenizer
 
 from attentionhand.visual_attention import NoisyView
-from core.runs.processes import say
 
-HAND_WORDS = {"hand", "hands", "gesture", "finger", "fingers"}
-# Words in -ing that are not verbs, for when NLTK's tagger is not installed.
-NOT_VERBS = set(
-    "thing something anything everything nothing ring king wing string spring sling ceiling building clothing morning "
-    "evening wedding painting pudding railing bring sing swing during earring stocking sibling darling duckling ping "
-    "flooring lighting parking dressing icing frosting topping bedding awning outing being".split()
-)
-LAST_POSITION = 75  # of CLIP's positions 0 to 76; the maps of the start token and of the last position are left out
 TAS_STEPS, STEP_SIZE = 50, 20.0
 ATTENTION_SCALE = 100  # of the maps before the softmax over the tokens
 KERNEL_SIGMA = 0.5  # pixels
-
-
-# Which tokens
-
-
-def hand_words(words: Sequence[str]) -> list[int]:
-    """The indices of hand words and of verbs in -ing; that of the first word where there is none."""
-    verbs = verbs_in_ing(words)
-    chosen = [index for index, word in enumerate(words) if word.lower() in HAND_WORDS or index in verbs]
-    return chosen or [0]
-
-
-def has_hand_word(text: str) -> bool:
-    """Whether a text names hands or fingers, or has a verb in -ing."""
-    words = re.findall(r"[^\W_]+", text)
-    return any(word.lower() in HAND_WORDS for word in words) or bool(verbs_in_ing(words))
-
-
-def verbs_in_ing(words: Sequence[str]) -> set[int]:
-    """The indices of words tagged VBG: by NLTK where it and its data are installed, otherwise by the ending -ing."""
-    tag = _nltk_tagger()
-    if tag:
-        return {index for index, (_, kind) in enumerate(tag(list(words))) if kind == "VBG"}
-    return {
-        index
-        for index, word in enumerate(map(str.lower, words))
-        if word.endswith("ing") and len(word) > 4 and word not in NOT_VERBS
-    }
-
-
-@functools.cache
-def _nltk_tagger():
-    try:
-        import nltk
-
-        nltk.pos_tag(["holding"])
-    except (ImportError, LookupError):
-        return None
-    return nltk.pos_tag
-
-
-def token_positions(tokenizer: CLIPTokenizer, text: str) -> list[int]:
-    """CLIP's positions (1 to 75) of the hand words of a text, all pieces of each; [1] where none is found.
-
-    Words beyond CLIP's 77 tokens are not found.
-    """
-    spans = [match.span() for match in re.finditer(r"[^\W_]+(?:['’][^\W_]+)?", text)]
-    encoded = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length, return_offsets_mapping=True)
-    pieces = [
-        (position, start, end)
-        for position, (start, end) in enumerate(encoded["offset_mapping"])
-        if start < end and 1 <= position <= LAST_POSITION
-    ]
-
-    def positions(span: tuple[int, int]) -> list[int]:
-        return [position for position, start, end in pieces if start < span[1] and end > span[0]]
-
-    chosen = [span for index, span in enumerate(spans) if index in set(hand_words([text[a:b] for a, b in spans]))]
-    found = [position for span in chosen for position in positions(span)]
-    return found or [1]
-
-
-def released_positions(text: str) -> list[int]:
-    """The positions that the released code excites: the index of the *word* among NLTK's words of 75 characters.
-
-    It subtracts one for the start token without ever having added it, so that word 0 becomes the last position.
-    """
-    words = re.findall(r"\w+(?=n't)|n't|'\w+|\w+|[^\w\s]", text[:75])
-    return [index or LAST_POSITION for index in hand_words(words)]
-
-
-def excited_positions(
-    tokenizer: CLIPTokenizer, texts: Sequence[str], tas_tokens: str
-) -> tuple[list[list[int]], list[list[int]]]:
-    """The CLIP positions to excite in the global and in the local view of each text.
-
-    Args:
-        tas_tokens: "words" takes the hand words of the text in both views; "released" what the released code takes, in
-            the local view that of the text "hand".
-    """
-    if tas_tokens == "released":
-        return [released_positions(text) for text in texts], [released_positions("hand")] * len(texts)
-    positions = [token_positions(tokenizer, text) for text in texts]
-    return positions, positions
-
-
-def warn_of_texts(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> None:
-    """Say once how many texts have no hand word, or have theirs only where CLIP cuts them off."""
-    without = [text for text in texts if not has_hand_word(text)]
-    if without:
-        say(f"texts without a hand word: {len(without)}; their first word is excited, e.g. '{without[0][:60]}'")
-    cut = [text for text in texts if has_hand_word(text) and token_positions(tokenizer, text) == [1]]
-    if cut:
-        most = tokenizer.model_max_length
-        say(f"texts with hand words beyond CLIP's {most} tokens: {len(cut)}; shorten them, e.g. '{cut[0][:60]}…'")
 
 
 # Which maps

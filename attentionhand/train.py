@@ -1,7 +1,8 @@
 """Train AttentionHand: the visual attention stage on global and local views, with the text attention stage before it.
 
 Reads {data_dir}/modalities.json. Writes a folder that ControlNetModel.from_pretrained loads, with losses.csv,
-checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen.
+checkpoints/ and, every --validation_steps, pictures of mesh | photo | generated. The base model stays frozen, unless
+--sd_unlocked.
 
 Examples:
   python -m attentionhand.train --data_dir data --max_train_steps 10000 --mixed_precision fp16 --tas_model shared
@@ -31,9 +32,9 @@ from core.runs.command_line import (
     positive_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import atomic_parts, check_outputs, check_writable
-from core.runs.processes import progress, say, start_accelerator
-from core.runs.run import FINISHED, Run
+from core.runs.files import check_outputs, check_writable
+from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
+from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
@@ -75,16 +76,26 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="excite the hand words, or the tokens that the released code takes",
     )
     add(
+        "--tas_verbs",
+        choices=("ending", "nltk"),
+        default="ending",
+        help="verbs to excite: words ending in -ing but for known nouns, or NLTK's VBG as released",
+    )
+    add(
         "--local_view",
         choices=("paper", "released", "none"),
         default="paper",
         help="paper: noise the local view's own latents; released: the global latents; none: no local loss",
     )
-    add_training_options(parser, seed_of="order, noise and timesteps")
+    add_training_options(parser, seed_of="first weights, order, noise and timesteps")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
-    add("--save_single_file", type=Path, help="also write all weights with the released names to this .ckpt")
+    add(
+        "--save_single_file",
+        type=Path,
+        help="also write all weights with the released names to this .ckpt or .safetensors file",
+    )
     return parser.parse_args(argv)
 
 
@@ -112,7 +123,6 @@ def main(argv=None) -> None:
         mixed_precision=args.mixed_precision,
         report_to=args.report_to,
         output_dir=args.output_dir,
-        tracker="attentionhand",
     )
     batch_size = args.train_batch_size * accelerator.num_processes
     steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
@@ -125,7 +135,7 @@ def main(argv=None) -> None:
         "resume_path": weights_fingerprint(args.resume_path) if args.resume_path else None,
         "global_batch_size": batch_size,
         "samples": len(samples),
-        "data_sha256": content_hash(samples),
+        "data_sha256": from_main_process(content_hash, samples),
     }
     facts = {
         "steps": steps,
@@ -137,7 +147,7 @@ def main(argv=None) -> None:
     with run.hold():
         accelerator.wait_for_everyone()  # the main process holds the folder
         if is_finished(run, steps, args.resume_from_checkpoint):
-            say(f"{args.output_dir}: already finished with these settings and {steps} steps")
+            say(f"{args.output_dir}: already finished with these settings and {counted(steps, 'step')}")
             if args.save_single_file and accelerator.is_main_process:
                 from attentionhand.weights import save_run_as_single_file
 
@@ -147,16 +157,25 @@ def main(argv=None) -> None:
             accelerator.end_training()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
+        if args.resume_from_checkpoint and not checkpoint:
+            if run.is_finished():
+                raise UserError(
+                    f"{run.folder}: finished, but without a checkpoint to extend it from; choose another --output_dir"
+                )
+            say(f"{run.folder}: no checkpoint yet; starting anew")
         accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
-        check_views(samples, args.resolution)
+        if checkpoint is None and accelerator.is_main_process:  # a run that is resumed has been checked
+            check_views(samples, args.resolution)
 
         from accelerate.utils import send_to_device
 
-        from attentionhand.checkpoints import load_checkpoint, save_checkpoint, save_weights
-        from attentionhand.text_attention import excite_views, excited_positions, warn_of_texts
+        from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
+        from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
+        from attentionhand.hand_words import excited_positions, warn_of_texts
+        from attentionhand.text_attention import excite_views
         from attentionhand.training import decoder_of, make_optimizer, share_gradients, text_attention_unet, validate
         from attentionhand.visual_attention import attentionhand_loss, draw_noise, new_stage, noisy_views
-        from attentionhand.weights import load_decoder, load_stage, save_single_file
+        from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import training_scheduler
         from core.diffusion.single_file import check_convertible
@@ -183,12 +202,13 @@ def main(argv=None) -> None:
             decoder_of(trained_unet).requires_grad_(True)
         tas_unet = None if args.no_tas else text_attention_unet(args.tas_model, pipe)
 
-        # Texts: their embeddings, and the tokens to excite.
+        # Texts: their embeddings, on disk.
         texts = [sample.text for sample in samples]
-        embeds, negative_embeds = encode_texts(pipe, texts, device), encode_texts(pipe, [""], device)
-        global_positions, local_positions = excited_positions(pipe.tokenizer, texts, args.tas_tokens)
-        if not args.no_tas:
-            warn_of_texts(pipe.tokenizer, texts)
+        file = write_embeddings(pipe, texts, args.output_dir, device)
+        accelerator.wait_for_everyone()
+        embeds, negative_embeds = open_embeddings(file, texts), encode_texts(pipe, [""], device, desc=None)
+        if not args.no_tas and accelerator.is_main_process:
+            warn_of_texts(pipe.tokenizer, distinct(texts)[0], args.tas_verbs)
 
         # Optimizer, and the step to start at.
         for model in filter(None, (stage, pipe.unet, pipe.vae, tas_unet)):
@@ -202,8 +222,15 @@ def main(argv=None) -> None:
             start, losses = load_checkpoint(run, checkpoint, **parts)
             say(f"resuming from {checkpoint}")
         if start > steps:
-            raise UserError(f"{checkpoint}: has made {start} steps already, but only {steps} are asked for")
+            raise UserError(
+                f"{checkpoint}: made after {counted(start, 'step')}, which is more than the {steps} asked for"
+            )
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("attentionhand")
+        warn_of_small_disk(
+            args.output_dir, needed_bytes(pipe, stage, trained_unet, single_file=bool(args.save_single_file))
+        )
 
         first = accelerator.process_index * args.train_batch_size
         own = slice(first, first + args.train_batch_size)  # this process's part of every batch
@@ -223,7 +250,8 @@ def main(argv=None) -> None:
             rows = pair.index.tolist()
             pair, prompt_embeds = send_to_device(pair, device), embeds[rows].to(device)
             noise = draw_noise(args.seed, step, shape, own, device)
-            positions = [global_positions[row] for row in rows], [local_positions[row] for row in rows]
+            own_texts = [texts[row] for row in rows]
+            positions = excited_positions(pipe.tokenizer, own_texts, args.tas_tokens, args.tas_verbs)
             with accelerator.autocast():
                 views = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=args.local_view)
                 if tas_unet is not None:
@@ -255,7 +283,7 @@ def main(argv=None) -> None:
                     pipe,
                     stage,
                     samples[:VALIDATION_SAMPLES],
-                    embeds[:VALIDATION_SAMPLES],
+                    embeds[range(min(VALIDATION_SAMPLES, len(samples)))],
                     negative_embeds,
                     resolution=args.resolution,
                     seed=args.seed,
@@ -265,12 +293,10 @@ def main(argv=None) -> None:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:
-            with atomic_parts(args.output_dir, last="config.json") as folder:
-                save_weights(folder, stage, trained_unet, losses)
-            if args.save_single_file:
-                save_single_file(pipe, stage, args.save_single_file)
+            save_finished(args.output_dir, pipe, stage, trained_unet, losses, args.save_single_file)
+            remove_embeddings(args.output_dir)
             run.finish(**facts)
-            say(f"{args.output_dir}: {steps} steps, loads with ControlNetModel.from_pretrained")
+            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")
         accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -313,7 +339,7 @@ def is_finished(run: Run, steps: int, resume: str | None) -> bool:
     if done > steps or (done < steps and not resume):
         extend = "; to extend it, pass --resume_from_checkpoint latest" if done < steps else ""
         raise UserError(
-            f"{run.folder}: holds a finished training of {done} steps, not {steps}{extend}; "
+            f"{run.folder}: holds a finished training of {counted(done, 'step')}, not {steps}{extend}; "
             "or choose another --output_dir"
         )
     return done == steps

@@ -65,7 +65,8 @@ def main(argv=None) -> None:
             for view in first
         ]
         unet.up_blocks.requires_grad_(True)  # gathered and never cleared
-        attentionhand_loss(unet, stage, timesteps[:1], embeds[:1], *moved).total.backward()
+        for view in moved:
+            (0.5 * attentionhand_loss(unet, stage, timesteps[:1], embeds[:1], view).total).backward()
         optimizer.step()
         optimizer.zero_grad()
         unet.up_blocks.requires_grad_(False)

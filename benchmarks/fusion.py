@@ -80,7 +80,8 @@ def write_weights(folder: Path, hidden_size: int) -> Path:
     """Fusion weights of the given size as a file; their values do not matter."""
     import torch
 
-    from hand1000.fusion import seeded_blocks, write_safetensors
+    from hand1000.fusion import seeded_blocks
+    from hand1000.fusion_weights import write_safetensors
 
     out_features = 77 * hidden_size
     with torch.no_grad():

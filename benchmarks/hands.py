@@ -1,24 +1,27 @@
 """Hands by LiteRT against MediaPipe's own, in one run: are they equal, and how many pictures a second?
 
-The pass that is timed is the evaluation's: at most 2 hands, at detection confidence 0 (HAND-CONF) and 0.5 (hand found,
-gesture accuracy, crops). "Before" is MediaPipe in two passes, "now" is one pass of `find_hands_at`. Where mediapipe is
-not installed, only LiteRT is timed.
+The pass that is timed first is the evaluation's: at most 2 hands, at detection confidence 0 (HAND-CONF) and 0.5 (hand
+found, gesture accuracy). "Before" is MediaPipe in a pass for each confidence, "now" is one pass of `find_hands_at`.
+Where mediapipe is not installed, only LiteRT is timed.
 
 Example:
   python -m benchmarks.hands --image_folder photos/call generated/call
 """
 
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from core.hands.detection import Hand, find_hands, find_hands_at
-from core.runs.errors import UserError, argument_parser, command_line, cpu_count, positive_int
+from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.errors import UserError
 from core.runs.photos import list_photos, map_photos
+from core.runs.processes import cpu_count
 
 CONFIDENCES = (0.0, 0.5)
 SETTINGS = [(max_num_hands, confidence) for max_num_hands in (1, 2) for confidence in CONFIDENCES]
@@ -59,7 +62,7 @@ def print_equality(folders: dict[Path, list[Path]]) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     others: list[str] = []
     for folder, photos in folders.items():
-        results = list(map_results(hands_of_both, photos))
+        results = list(map_photos(hands_of_both, photos))
         for index, (max_num_hands, confidence) in enumerate(SETTINGS):
             pairs = [(size, litert[index], reference[index]) for size, litert, reference in results]
             differ = [sides(litert) != sides(reference) for _, litert, reference in pairs]
@@ -96,47 +99,38 @@ def differences(pairs: list) -> tuple[np.ndarray, np.ndarray]:
 
 def print_speed(photos: list[Path], has_mediapipe: bool) -> None:
     """Pictures a second, reading them and starting processes included."""
-    ways = {"before": ("mediapipe", two_passes)} if has_mediapipe else {}
-    ways["now"] = ("litert", one_pass)
+    ways = {"before": ("mediapipe", separately)} if has_mediapipe else {}
+    ways["now"] = ("litert", together)
     print(f"\nPictures a second: {len(photos)} pictures, {cpu_count()} cores\n")
-    print(f"| processes | {' | '.join(ways)} | ratio |\n{'| --- ' * (len(ways) + 2)}|")
-    for num_workers in (1, 2):
-        seconds = dict.fromkeys(ways, float("inf"))
-        for _ in range(ROUNDS):
-            for name, (backend, function) in ways.items():
-                os.environ["HAND_DETECTOR"] = backend  # worker processes inherit it
-                spent = time_pass(function, photos, num_workers)
-                seconds[name] = min(seconds[name], spent)
-        rates = " | ".join(f"{len(photos) / value:.1f}" for value in seconds.values())
-        ratio = f"{seconds['before'] / seconds['now']:.2f}" if has_mediapipe else ""
-        print(f"| {num_workers} | {rates} | {ratio} |", flush=True)
+    print(f"| confidences | processes | {' | '.join(ways)} | ratio |\n{'| --- ' * (len(ways) + 3)}|")
+    for confidences in (CONFIDENCES, (0.0,), (0.5,)):
+        for num_workers in (1, 2):
+            seconds = dict.fromkeys(ways, float("inf"))
+            for _ in range(ROUNDS):
+                for name, (backend, function) in ways.items():
+                    os.environ["HAND_DETECTOR"] = backend  # worker processes inherit it
+                    find = functools.partial(function, confidences=confidences)
+                    seconds[name] = min(seconds[name], time_pass(find, photos, num_workers))
+            rates = " | ".join(f"{len(photos) / value:.1f}" for value in seconds.values())
+            ratio = f"{seconds['before'] / seconds['now']:.2f}" if has_mediapipe else ""
+            print(f"| {' and '.join(map(str, confidences))} | {num_workers} | {rates} | {ratio} |", flush=True)
 
 
 def time_pass(function: Callable, photos: list[Path], num_workers: int) -> float:
     """Seconds of one pass over the pictures."""
     started = time.perf_counter()
-    list(map_results(function, photos, num_workers))
+    list(map_photos(function, photos, num_workers=num_workers))
     return time.perf_counter() - started
 
 
-def map_results(function: Callable, photos: list[Path], num_workers: int | None = None) -> Iterator:
-    """`function` of each photo, by worker processes (default: one a core)."""
-    for result in map_photos(function, photos, num_workers=num_workers):
-        if isinstance(result, UserError):
-            raise result
-        yield result
+def separately(photo: Image.Image, confidences: Sequence[float]) -> list[int]:
+    """How many hands there are at each confidence, found in a pass for each, as before."""
+    return [len(find_hands(photo, max_num_hands=2, min_detection_confidence=confidence)) for confidence in confidences]
 
 
-def two_passes(photo: Image.Image) -> tuple[list[float], int]:
-    """Scores at confidence 0 and the number of hands at 0.5, as they were found before."""
-    scores = [hand.score for hand in find_hands(photo, max_num_hands=2, min_detection_confidence=0.0)]
-    return scores, len(find_hands(photo, max_num_hands=2, min_detection_confidence=0.5))
-
-
-def one_pass(photo: Image.Image) -> tuple[list[float], int]:
+def together(photo: Image.Image, confidences: Sequence[float]) -> list[int]:
     """The same, found once."""
-    unsure, sure = find_hands_at(photo, CONFIDENCES, max_num_hands=2)
-    return [hand.score for hand in unsure], len(sure)
+    return [len(hands) for hands in find_hands_at(photo, confidences, max_num_hands=2)]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ Example:
 from pathlib import Path
 
 import numpy as np
-from core.metrics.distances import share_interval
 
 from core.hands.detection import find_hands
+from core.metrics.intervals import share_interval
 from core.runs.command_line import argument_parser, command_line, positive_int
 from synthetic_hands.demo import MINI
 

@@ -9,13 +9,13 @@ Examples:
   python -m benchmarks.train_step --size sd14 --mixed_precision bf16 --compile
 """
 
-import functools
 import resource
 import sys
 import time
 
+from core.diffusion.options import PRECISIONS
 from core.runs.command_line import argument_parser, command_line, positive_int
-from core.runs.processes import processes_need_cpu
+from core.runs.processes import start_accelerator
 
 
 @command_line
@@ -26,43 +26,43 @@ def main(argv=None) -> None:
     add("--resolution", type=positive_int, default=512, help="pixels a side; latents are an eighth (tiny: a quarter)")
     add("--train_batch_size", type=positive_int, default=1, help="photos a step")
     add("--steps", type=positive_int, default=5, help="steps to time, after one to warm up")
-    add("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="precision of the UNet's arithmetic")
+    add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the UNet's arithmetic")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit Adam in Stage III")
     add("--compile", action="store_true", help="torch.compile the UNet")
     args = parser.parse_args(argv)
 
     import torch
-    from accelerate import Accelerator
     from diffusers import DDPMScheduler
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hand1000 import training
+    from hand1000.draws import Draw
+    from hand1000.hyperparameters import Hyperparameters
+    from hand1000.schedules import compiled, first_state, gradient_scaler, unet_optimizer
+    from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
 
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=processes_need_cpu())
+    params = Hyperparameters(use_8bit_adam=args.use_8bit_adam, compile=args.compile)
+    accelerator = start_accelerator(mixed_precision=args.mixed_precision)
     device = accelerator.device
     unet, factor = build_unet(args.size)
     unet.to(device).train()
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    model = torch.compile(unet) if args.compile else unet
-    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    loss_of = functools.partial(training.denoising_loss, accelerator, model, schedule)
+    noise_scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scaler = gradient_scaler(accelerator, first_state(params))
+    denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, scaler)
 
     side, batch = args.resolution // factor, args.train_batch_size
     latents = torch.randn(batch, 4, side, side)
     prompt_embeds = torch.randn(batch, 77, unet.config.cross_attention_dim, device=device)
-    draws = [training.Draw(torch.randn_like(latents), torch.randint(1000, (batch,))) for _ in range(args.steps)]
-    params = training.Hyperparameters(use_8bit_adam=args.use_8bit_adam)
-    scaler = training.gradient_scaler(accelerator, training.TrainingState())
+    photos = Photos(["a photo"] * batch, latents, prompt_embeds)
+    draws = [Draw(torch.randn_like(latents), torch.randint(1000, (batch,))) for _ in range(args.steps)]
 
     def embedding_steps(draws) -> None:
-        unet.requires_grad_(False)
-        training.optimise_embedding(loss_of, scaler, latents, prompt_embeds, draws, params.embedding_lr)
+        optimise_text_embedding(denoiser, photos, draws, params.embedding_lr)
 
     def finetune_steps(draws) -> None:
-        unet.requires_grad_(True)
-        training.finetune_unet(loss_of, scaler, training.unet_optimizer(unet, params), latents, prompt_embeds, draws)
+        finetune_stable_diffusion(denoiser, unet_optimizer(unet, params), photos, draws)
 
     weights = sum(parameter.numel() for parameter in unet.parameters())
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -4,6 +4,7 @@ Half precision on a GPU (about 8 GB). A killed run can be started again: it cont
 
 Examples:
   python captioning/blip2.py --gesture call
+  python captioning/blip2.py --data_dir data
   accelerate launch --num_processes 2 captioning/blip2.py --gesture call --batch_size 16
 """
 

@@ -5,6 +5,7 @@ again: it continues with the next photos.
 
 Examples:
   python captioning/paligemma.py --gesture call
+  python captioning/paligemma.py --data_dir data
   accelerate launch --num_processes 2 captioning/paligemma.py --gesture call --batch_size 16
 """
 

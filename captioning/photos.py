@@ -1,5 +1,6 @@
-"""Captions of a gesture's photos: what `blip2.py`, `paligemma.py` and `vitgpt2.py` share."""
+"""Captions of photos, a gesture's or a data set's: what `blip2.py`, `paligemma.py` and `vitgpt2.py` share."""
 
+import argparse
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from core.runs.processes import (
     workers_a_process,
 )
 from core.runs.run import Run
-from hand1000.enrichment import one_line
+from hand1000.enrichment import enrich_by_rule, one_line
 from hand1000.gesture_files import GestureFiles
 
 if TYPE_CHECKING:
@@ -36,15 +37,30 @@ NO_CAPTION = "a photo"  # in place of an empty caption: a list has no empty line
 def captioner_script(docstring: str | None, name: str, default_model: str, load: Load, argv=None) -> None:
     """The command line of the captioner `name`."""
     parser = argument_parser(docstring)
-    parser.add_argument("--gesture", type=folder_name, required=True, help="its photos are in {data_root}/{gesture}")
-    parser.add_argument("--data_root", type=Path, default=Path(), help="folder of the gesture's files")
+    add_place(parser, "its photos are in {data_root}/{gesture}")
     parser.add_argument("--model", default=default_model, help="hub id or local folder")
     parser.add_argument("--batch_size", type=positive_int, default=8, help="photos at a time")
     parser.add_argument("--num_workers", type=natural_int, help="processes that read photos (default: one a core)")
     parser.add_argument("--limit", type=positive_int, help="only the first photos (default: all)")
     args = parser.parse_args(argv)
-    files = GestureFiles(args.data_root, args.gesture, name)
-    write_captions(files, args.model, load, batch_size=args.batch_size, num_workers=args.num_workers, limit=args.limit)
+    options = {"batch_size": args.batch_size, "num_workers": args.num_workers, "limit": args.limit}
+    if args.data_dir:
+        write_data_captions(args.data_dir, name, args.model, load, **options)
+    else:
+        write_captions(GestureFiles(args.data_root, args.gesture, name), args.model, load, **options)
+
+
+def add_place(parser: argparse.ArgumentParser, gesture_help: str) -> None:
+    """The options that say whose captions: a gesture's, or AttentionHand's data set's."""
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--gesture", type=folder_name, help=gesture_help)
+    whose.add_argument("--data_dir", type=Path, help="AttentionHand's data instead: writes the texts of its photos")
+    parser.add_argument("--data_root", type=Path, default=Path(), help="folder of the gesture's files")
+
+
+def data_files(data_dir: Path, captioner: str) -> GestureFiles:
+    """The lists of a data set: data/captions_BLIP2.txt with a line for each photo, and those beside it."""
+    return GestureFiles(data_dir, "captions", captioner)
 
 
 def write_captions(
@@ -70,22 +86,77 @@ def write_captions(
     check_model(model)
     check_writable(files.root)
     check_all_processes_started()
-    settings = {"model": model, "photos": len(photos), "contents": sha256_of_files(photos)}
-    run = list_run(files.captions, settings, what="captioning")
+    run = caption_run(files, photos, model)
     with run.hold():
         if lists_are_finished(run, [files.names, files.captions]):
             say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
             return
         check_available_model(model)
         captions = caption_photos(run, photos, model, load, batch_size, workers_a_process(num_workers))
+        finish_captions(run, files, photos, captions)
+
+
+def write_data_captions(
+    data_dir: Path,
+    name: str,
+    model: str,
+    load: Load,
+    *,
+    batch_size: int = 8,
+    num_workers: int | None = None,
+    limit: int | None = None,
+) -> None:
+    """Write the texts of AttentionHand's data, and beside modalities.json the list of captions as they were made.
+
+    A caption without a hand word gets one by the rule of `hand1000.enrichment`; enrich.py --data_dir asks an LLM.
+
+    Args:
+        name: of the captioner, for the names of the lists.
+        model, batch_size, num_workers, limit: as `write_captions`.
+
+    Raises:
+        UserError: as `write_captions`, or no data set.
+    """
+    check_model(model)
+    check_all_processes_started()
+    from attentionhand.data import read_modalities
+    from attentionhand.hand_words import has_hand_word
+    from attentionhand.texts import HAND_PHRASE, distinct_photos, write_texts
+
+    files = data_files(data_dir, name)
+    samples = read_modalities(data_dir / "modalities.json")
+    photos = distinct_photos(samples)[:limit]
+    check_writable(data_dir)
+    run = caption_run(files, photos, model, "--data_dir")
+    with run.hold():
+        if lists_are_finished(run, [files.names, files.captions]):
+            say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
+            return
+        check_available_model(model)
+        captions = caption_photos(run, photos, model, load, batch_size, workers_a_process(num_workers))
+        texts = [text if has_hand_word(text) else enrich_by_rule(text, HAND_PHRASE) for text in captions]
         if is_main_process():
-            finish_lists(run, {files.names: [photo.name for photo in photos], files.captions: captions})
-        say(f"{files.captions}: {counted(len(captions), 'caption')}")
-        if NO_CAPTION in captions:
-            say(
-                f"Warning: the model gave no caption for some photos; lines with '{NO_CAPTION}': "
-                f"{captions.count(NO_CAPTION)}"
-            )
+            by_photo = dict(zip(photos, texts))
+            write_texts([sample for sample in samples if sample.rgb in by_photo], by_photo)
+        finish_captions(run, files, photos, captions)
+        added = sum(text != caption for text, caption in zip(texts, captions))
+        say(f"{data_dir / 'text'}: {counted(len(texts), 'text')}, {added} with '{HAND_PHRASE}' added")
+
+
+def caption_run(files: GestureFiles, photos: Sequence[Path], model: str, flag: str = "--data_root") -> Run:
+    """The run that makes the lists of captions; `flag` chooses another place."""
+    settings = {"model": model, "photos": len(photos), "contents": sha256_of_files(photos)}
+    return list_run(files.captions, settings, what="captioning", flag=flag)
+
+
+def finish_captions(run: Run, files: GestureFiles, photos: Sequence[Path], captions: Sequence[str]) -> None:
+    """Write the lists, and say so."""
+    if is_main_process():
+        finish_lists(run, {files.names: [photo.name for photo in photos], files.captions: captions})
+    say(f"{files.captions}: {counted(len(captions), 'caption')}")
+    if NO_CAPTION in captions:
+        count = captions.count(NO_CAPTION)
+        say(f"Warning: the model gave no caption for some photos; lines with '{NO_CAPTION}': {count}")
 
 
 def caption_photos(

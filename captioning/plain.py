@@ -54,6 +54,7 @@ def write_plain_captions(files: GestureFiles, caption: str) -> None:
             say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
             return
         names = [photo.name for photo in photos]
+        run.begin()
         finish_lists(run, {files.names: names, files.captions: [caption] * len(photos)})
     say(f"{files.captions}: {counted(len(photos), 'caption')}")
 

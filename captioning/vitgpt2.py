@@ -5,6 +5,7 @@ the next photos.
 
 Examples:
   python captioning/vitgpt2.py --gesture call
+  python captioning/vitgpt2.py --data_dir data
   accelerate launch --num_processes 2 captioning/vitgpt2.py --gesture call --batch_size 32
 """
 

@@ -15,12 +15,11 @@ from safetensors.torch import load_file, save_file
 from core.diffusion.stable_diffusion import model_bytes
 from core.runs.errors import reason_of
 from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
-from hand1000.hyperparameters import Hyperparameters
+from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
 from hand1000.schedules import (
     BOTH,
     EMBEDDING,
     FINETUNE,
-    LOSS_COLUMNS,
     TrainingState,
     photos_of_work,
     stage_three_steps,
@@ -127,7 +126,9 @@ def checked_optimizer(path: Path, unet: UNet2DConditionModel) -> dict[str, Any]:
     optimizer_state = torch.load(path, map_location="cpu", weights_only=True)
     moments = optimizer_state["state"]
     for number, parameter in enumerate(unet.parameters()):
-        shapes = {value.shape for name, value in moments[number].items() if name in MOMENTS}
+        kept = moments[number]
+        kept = kept.get("__bnb_optimizer_quant_state__", kept)  # newer bitsandbytes nests its tensors there
+        shapes = {value.shape for name, value in kept.items() if name in MOMENTS}
         if shapes != {parameter.shape}:
             raise ValueError(f"{path.name}: not Adam's moments of this UNet")
     return optimizer_state

@@ -1,4 +1,4 @@
-"""Gesture enrichment: captions that name the target gesture, exactly and once (paper, section "Data set construction").
+"""Gesture enrichment: captions that name the target gesture, exactly and once (paper, section "Dataset construction").
 
 The released recipe sends one prompt to an LLM and trusts the answer. Here every answer is checked; a wrong one is asked
 for again, and in the end repaired by a rule.

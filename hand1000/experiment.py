@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.hands.detection import hand_detector
 from core.metrics.scores import METRICS, NO_SCORE, Score, all_scores, hand_scores
 from core.runs.command_line import fraction
 from core.runs.errors import UserError
 from core.runs.files import read_lines, write_json
 from core.runs.photos import list_photos
-from core.runs.processes import cpu_count, say
+from core.runs.processes import counted, cpu_count, say
 from core.runs.run import read_json
 from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings, script_functions
 from hand1000.gesture_files import CAPTIONER, GestureFiles
@@ -301,8 +302,7 @@ class Experiment:
         }
 
         def run() -> None:
-            self.check_pictures(cell)
-            features = short_hash([self.protocol, fingerprints([real, *given])])
+            features = short_hash([self.protocol, hand_detector(), fingerprints([real, *given])])
             cache = self.output_dir / cell.gesture / "real_features" / features
             cache.mkdir(parents=True, exist_ok=True)
             settings = {**options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
@@ -310,7 +310,8 @@ class Experiment:
 
         settings = {**{name: str(value) for name, value in options.items()}, **self.score_settings()}
         inputs = [cell.pictures, real, *given]
-        return Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
+        step = Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
+        return step._replace(check=lambda: self.check_pictures(cell))
 
     def real_evaluation_step(self, gesture: str) -> Step:
         """The metrics of hands of the test photos: what the pictures can hope for."""
@@ -328,7 +329,7 @@ class Experiment:
 
     def score_settings(self) -> dict[str, Any]:
         """With another metric, all are computed anew."""
-        return {"bootstrap": self.bootstrap, "metrics": list(METRICS)}
+        return {"bootstrap": self.bootstrap, "metrics": list(METRICS), "hand_detector": hand_detector()}
 
     def check_pictures(self, cell: Cell) -> None:
         """Raises UserError unless the cell's pictures are all there, no others, and made with these settings."""
@@ -336,8 +337,8 @@ class Experiment:
         made = {path.name for path in list_photos(cell.pictures)} if cell.pictures.is_dir() else set()
         if made != set(names):
             raise UserError(
-                f"{cell.pictures}: {len(made)} pictures, not the {len(names)} wanted; run the stage generate, or "
-                "choose another --output_dir"
+                f"{cell.pictures}: {counted(len(made), 'picture')}, not the {len(names)} wanted; run the stage "
+                "generate, or choose another --output_dir"
             )
         for step in [self.generate_step(cell)] + ([self.train_step(cell)] if cell.row.run else []):
             if not ran_with_these_settings(self.records, step):
@@ -379,7 +380,7 @@ class Experiment:
         """What the models that are still to be trained will take."""
         trainings = [step for step in self.steps() if step.stage == "train" and not step.outputs[0].exists()]
         size = sum(file.stat().st_size for path in self.local_model for file in path.rglob("*")) or MODEL_BYTES
-        models = f"{len(trainings)} models" if len(trainings) != 1 else "1 model"
+        models = counted(len(trainings), "model")
         return (
             f"about {len(trainings) * size / 1e9:.1f} GB for {models} still to train, "
             f"and {CHECKPOINTS * size / 1e9:.1f} GB of checkpoints while one trains"
@@ -393,7 +394,7 @@ def script_step(
     return Step(stage, name, inputs, outputs, script=SCRIPTS / script, arguments=arguments)
 
 
-def check_arguments(steps: Sequence[Step], *, launched: bool) -> None:
+def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor: Path | None = None) -> None:
     """Let a mistake in what the later stages are given show now, not after hours.
 
     Raises:
@@ -405,6 +406,12 @@ def check_arguments(steps: Sequence[Step], *, launched: bool) -> None:
             given = functions["parse_args"](step.arguments)
             if step.stage == "train" and not launched:
                 functions["check_args"](given)
+    if feature_extractor and any(step.stage == "evaluate" for step in steps):
+        import torch
+
+        from core.metrics.extractors import load_torchscript
+
+        load_torchscript(feature_extractor, torch.device("cpu"))
 
 
 def resolution_of(train_args: Sequence[str]) -> list[str]:

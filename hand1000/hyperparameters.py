@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STAGED, INTERLEAVED = "staged", "interleaved"
+LOSS_COLUMNS = ("image", "stage", "step", "loss")  # of losses.csv
 
 
 class Hyperparameters(NamedTuple):

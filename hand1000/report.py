@@ -19,19 +19,19 @@ from core.metrics.table import TableRow
 from core.runs import page
 from core.runs.files import atomic_file, write_json, write_text
 from core.runs.photos import list_photos
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import read_losses
 from core.runs.sheets import contact_sheet, save_png, side_by_side
 from core.runs.software import git_commit, machine, software
 from core.runs.steps import costs
 from hand1000.experiment import CellScores, Experiment
+from hand1000.hyperparameters import LOSS_COLUMNS
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
 
 GRID_PROMPTS, GRID_BLOCKS = 3, 3  # of each gesture on grid.png; gestures side by side
 LABELS = ("gesture", "model")
-LOSS_COLUMNS = ("image", "stage", "step", "loss")  # of losses.csv
 Results = dict[tuple[str, int | None, str], CellScores]  # by gesture, seed (None: the real photos) and the row's name
 
 
@@ -211,7 +211,7 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
     ours, versions = experiment.rows[1], ", ".join(f"{name} {number}" for name, number in software().items())
     photos = {gesture: len(list_photos(experiment.files(gesture).photos)) for gesture in experiment.gestures}
     drawn = sorted({cell.images for (_, seed, _), cell in results.items() if seed is not None})
-    seeds = f"{len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else "1 seed"
+    seeds = counted(len(experiment.seeds), "seed")
     further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]
     named = {
         "base model": experiment.base_model,

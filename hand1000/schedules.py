@@ -22,7 +22,6 @@ from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimis
 
 EMBEDDING, FINETUNE = "embedding", "finetune"  # the stages' names in losses.csv
 BOTH = "both"  # the interleaved schedule's only stage
-LOSS_COLUMNS = ("image", "stage", "step", "loss")
 
 
 @dataclass

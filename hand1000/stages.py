@@ -41,7 +41,9 @@ class Denoiser(NamedTuple):
 def optimise_text_embedding(
     denoiser: Denoiser, photos: Photos, draws: Sequence[Draw], lr: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stage II: min over e of ||ε - ε_θ(z_t, t, e)||² from the double-fused embedding e, with the UNet θ frozen.
+    """Stage II (paper, "Stage II: Text Embedding Optimization"): min over e of ||ε - ε_θ(z_t, t, e)||².
+
+    e starts as the double-fused embedding; the UNet θ is frozen.
 
     One step of Adam for each draw of ε and t; released: 10 steps at 1e-3. Any number of photos at once: Adam works on
     each value by itself and the losses are summed, so that every photo is optimised as if alone (but in fp16 an
@@ -64,7 +66,9 @@ def optimise_text_embedding(
 def finetune_stable_diffusion(
     denoiser: Denoiser, optimizer: torch.optim.Optimizer, photos: Photos, draws: Sequence[Draw]
 ) -> torch.Tensor:
-    """Stage III: min over θ of ||ε - ε_θ(z_t, t, e)||², the UNet's weights, with the optimised embedding e frozen.
+    """Stage III (paper, "Stage III: Stable Diffusion Fine-tuning"): min over θ of ||ε - ε_θ(z_t, t, e)||².
+
+    θ are the UNet's weights; the optimised embedding e is frozen.
 
     One step for each draw of ε and t; released: 20 steps a photo at 1e-6.
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, atomic_parts, fingerprint_if_local, free_bytes, sha256_of_files
+from core.runs.files import atomic_file, atomic_parts, fingerprint_if_local, sha256_of_files
 from core.runs.photos import unreadable_photos
-from core.runs.processes import is_main_process, say
-from core.runs.run import gigabytes, is_disk_error, write_losses
+from core.runs.processes import is_main_process, num_processes, say, start_processes
+from core.runs.run import is_disk_error, warn_of_small_disk, write_losses
 from core.runs.software import software
 from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.gesture_files import GestureFiles
-from hand1000.hyperparameters import STAGED, Hyperparameters
+from hand1000.hyperparameters import LOSS_COLUMNS, STAGED, Hyperparameters
 from hand1000.trained import FUSION_FILE, fusion_fact
 
 if TYPE_CHECKING:
@@ -65,16 +65,13 @@ def stage_one(files: GestureFiles, *, skip_bad_images: bool) -> np.ndarray:
     Raises:
         UserError: as `load_gesture_feature` and `compute_gesture_feature`.
     """
-    from core.runs.processes import start_processes
-
     if files.feature.is_file():
-        feature = load_gesture_feature(files.feature)
+        load_gesture_feature(files.feature)  # or UserError
         say(f"{files.feature}: taken as it is; delete it to have Stage I run again")
-        return feature
-    processes = start_processes()
-    if processes.is_main_process:
+    elif is_main_process():
         compute_gesture_feature(files.photos, files.feature, skip_bad_images=skip_bad_images)
-    processes.wait_for_everyone()
+    if num_processes() > 1:
+        start_processes().wait_for_everyone()
     return load_gesture_feature(files.feature)
 
 
@@ -164,12 +161,7 @@ def warn_of_full_disk(
     needed = model_bytes(pipe.unet) * (3 if params.schedule == STAGED else 1)  # Adam keeps two values a weight
     needed += model_bytes(pipe.unet, pipe.vae, pipe.text_encoder) * (2 if save_single_file else 1)
     needed += params.fusion_checkpoint.stat().st_size if params.fusion_checkpoint else 0
-    free = free_bytes(folder)
-    if free < needed:
-        say(
-            f"warning: {folder}: {gigabytes(free)} free, but the next checkpoint and the finished model need "
-            f"{gigabytes(needed)}; free some space while training runs"
-        )
+    warn_of_small_disk(folder, needed)
 
 
 def save_model(
@@ -186,7 +178,6 @@ def save_model(
     """
     from core.diffusion.single_file import save_single_file
     from hand1000.fusion_weights import save_fusion_weights
-    from hand1000.schedules import LOSS_COLUMNS
 
     if not is_main_process():
         return

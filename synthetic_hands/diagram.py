@@ -96,7 +96,7 @@ def box(axes, x: float, y: float, text: str, colour: str) -> None:
 
 
 def picture(axes, x: float, y: float, pixels, caption: str) -> None:
-    """One that is `FRAME_HEIGHT` high, with its caption below."""
+    """A picture, `FRAME_HEIGHT` high, with its caption below."""
     half_height, half_width = FRAME_HEIGHT / 2, FRAME_HEIGHT / 2 * pixels.shape[1] / pixels.shape[0]
     axes.imshow(pixels, extent=(x - half_width, x + half_width, y - half_height, y + half_height))
     axes.text(x, y - half_height - 0.08, caption, ha="center", va="top", fontsize=10)

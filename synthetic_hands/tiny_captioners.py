@@ -45,7 +45,7 @@ def byte_level_tokenizer(**special: str) -> PreTrainedTokenizerFast:
     )
 
 
-def restless(model) -> None:
+def enlarge_weights(model) -> None:
     """Larger random weights, so that different pictures get different captions."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,7 +77,7 @@ def save_blip2(folder: Path) -> Path:
         image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
     )
     model = Blip2ForConditionalGeneration(config)
-    restless(model)
+    enlarge_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -97,14 +97,14 @@ def save_paligemma(folder: Path) -> Path:
         hidden_size=32,
     )
     model = PaliGemmaForConditionalGeneration(config)
-    restless(model)
+    enlarge_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
 def save_vitgpt2(folder: Path, *, full_size: bool = False) -> Path:
-    """`full_size`: as large as the published model (ViT-B/16, GPT-2 small), but for the vocabulary."""
+    """`full_size`: as large as the published model (ViT-B/16, GPT-2 small), except for the vocabulary."""
     torch.manual_seed(0)
     tokenizer = byte_level_tokenizer()
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -114,7 +114,7 @@ def save_vitgpt2(folder: Path, *, full_size: bool = False) -> Path:
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
     model = VisionEncoderDecoderModel(config)
-    restless(model)
+    enlarge_weights(model)
     model.generation_config.update(decoder_start_token_id=1, **tokens)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from attentionhand.text_attention import token_positions
+from attentionhand.hand_words import token_positions
 from attentionhand.visual_attention import new_stage
 from core.diffusion.encoding import encode_texts
 from synthetic_hands import make_dataset

@@ -4,42 +4,38 @@ import json
 import shutil
 
 import numpy as np
-import pytest
-from attentionhand_helpers import SIZE
-from conftest import error_of, pixels
+from conftest import error_of
 from PIL import Image
 
-from attentionhand import data, evaluate, render_meshes
+from attentionhand import data, evaluate, prepare
+from core.hands.detection import Hand
 from core.metrics.intervals import bootstrap_interval
 from synthetic_hands import make_dataset
 
 
-def test_rendered_joints_look_like_the_mesh_images(attention_samples, tmp_path, capsys):
-    joints = attention_samples / "joints.npz"
-    arguments = ["--input", str(joints), "--image_size", str(SIZE), "--output_dir", str(tmp_path / "rendered")]
-    render_meshes.main(arguments)
-    assert "exists already" in error_of(render_meshes.main, arguments, capsys)
-    listed = data.read_modalities(tmp_path / "rendered" / "modalities.json", with_rgb=False)
+def test_prepared_joints_look_like_the_mesh_images(attention_samples, tmp_path, capsys):
+    arguments = ["--labels", "joints", "--root", str(attention_samples), "--num_workers", "1"]
+    prepare.main([*arguments, "--output_dir", str(tmp_path / "data"), "--min_hand", "8"])
+    listed = data.read_modalities(tmp_path / "data" / "modalities.json")
     for sample, own in zip(listed, data.read_modalities(attention_samples / "modalities.json"), strict=True):
         ours, theirs = (data.grey(data.load_picture(one.mesh)) > 60 for one in (sample, own))
         assert (ours & theirs).sum() / (ours | theirs).sum() > 0.85
         assert np.abs(np.array(sample.box) - own.box).max() <= 3
+        assert np.array_equal(data.load_picture(sample.rgb), data.load_picture(own.rgb))
     np.save(tmp_path / "bad.npy", np.zeros((2, 20, 3)))
-    message = error_of(render_meshes.main, ["--input", tmp_path / "bad.npy", "--output_dir", tmp_path / "x"], capsys)
-    assert "joints_3d is (2, 20, 3), not (N, 21, 3)" in message
+    arguments = ["--labels", "joints", "--root", tmp_path / "bad.npy", "--output_dir", tmp_path / "x"]
+    assert "joints_3d is (2, 20, 3), not (N, 21, 3)" in error_of(prepare.main, arguments, capsys)
 
 
-def test_rendered_triangles(tmp_path, capsys):
-    trimesh = pytest.importorskip("trimesh", reason="trimesh, an optional extra, is not installed")
-    trimesh.creation.icosphere(subdivisions=3).export(tmp_path / "ball.ply")
-    arguments = ["--input", str(tmp_path / "ball.ply"), "--size", "64", "--output_dir", str(tmp_path / "ball")]
-    render_meshes.main(arguments)
-    picture = pixels(tmp_path / "ball" / "mesh" / "00000000.png")[..., 0]
-    share = (picture > 0).mean()
-    assert share == pytest.approx(np.pi / 4 / 1.25**2, abs=0.02) and picture[32, 32] > picture[32, 9] > 0
-    (tmp_path / "bad.obj").write_text("no mesh")
-    message = error_of(render_meshes.main, ["--input", tmp_path / "bad.obj", "--output_dir", tmp_path / "x"], capsys)
-    assert "bad.obj" in message
+def test_two_hands_of_a_label_are_compared_each_with_the_nearest_hand():
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(0.1, 0.4, (2, 21, 2)) + [[[0, 0]], [[0.5, 0.5]]]
+    hands = [Hand(np.c_[one, np.zeros(21)], "Left", 0.9) for one in joints[::-1]]
+    assert evaluate.joint_errors(hands, joints).tolist() == [0] * 42
+    assert (evaluate.joint_errors(hands[:1], joints)[:21] > 0.5).all()
+    one_hand = np.stack([joints[0], np.full((21, 2), np.nan)])
+    assert evaluate.joint_errors(hands, one_hand).tolist() == [0] * 21
+    assert np.isnan(evaluate.joint_errors([], joints)).all()
 
 
 def test_evaluation_tells_the_right_label(tmp_path, capsys):

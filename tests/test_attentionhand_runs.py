@@ -13,7 +13,7 @@ from conftest import TWO_PROCESSES, error_of, files_under, pixels, run_script, s
 from attentionhand import checkpoints, evaluate, inference, train, training
 from attentionhand.visual_attention import new_stage
 from core.runs.errors import UserError
-from core.runs.run import Run
+from core.runs.run import Run, warn_of_small_disk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EVERY_STEP = ("--checkpointing_steps", 1)
@@ -110,7 +110,7 @@ def test_a_finished_training(finished, attention_samples, attention_model, atten
 def test_extended_and_interrupted(
     finished, six_steps, attention_samples, attention_model, tmp_path, monkeypatch, capsys
 ):
-    """The same bits as in one go; pictures of an unfinished or changed training are refused."""
+    """The same bits as in one go; inference refuses an unfinished or changed training, evaluation mentions it."""
     run, pictures, labels = shutil.copytree(finished, tmp_path / "run"), tmp_path / "pictures", tmp_path / "none.npz"
     draw = inference_args(run, attention_samples, attention_model, pictures)
     inference.main(draw)
@@ -121,15 +121,18 @@ def test_extended_and_interrupted(
     capsys.readouterr()
     message = "holds an unfinished training; resume it first with --resume_from_checkpoint latest"
     assert message in error_of(inference.main, draw, capsys)
-    compare = ["--labels", str(labels), "--image_folder", str(pictures)]
-    assert message in error_of(evaluate.main, compare, capsys)
     shorter = train_args(attention_samples, attention_model, run, *LATEST)
-    assert "checkpoint-5: has made 5 steps already, but only 4 are asked for" in error_of(train.main, shorter, capsys)
+    assert "checkpoint-5: made after 5 steps, which is more than the 4 asked for" in error_of(
+        train.main, shorter, capsys
+    )
     train.main(extend)
     assert f"resuming from {run / 'checkpoints' / 'checkpoint-5'}" in capsys.readouterr().out
     assert same_run(run, six_steps)
     assert "of other settings (weights was " in error_of(inference.main, draw, capsys)
-    assert f"{run} has changed since these pictures were drawn" in error_of(evaluate.main, compare, capsys)
+    compare = ["--labels", str(labels), "--image_folder", str(pictures)]
+    with pytest.raises(SystemExit):  # there are no labels
+        evaluate.main(compare)
+    assert f"warning: {run} has changed since {pictures} was drawn" in capsys.readouterr().out
 
 
 def test_killed_and_on_two_processes(six_steps, attention_samples, attention_model, attention_pipe, tmp_path):
@@ -190,13 +193,37 @@ def test_a_full_disk_costs_no_run(finished, attention_samples, attention_model, 
     assert same_run(run, finished) and list((run / "checkpoints").iterdir()) == []
 
 
+def test_a_full_disk_at_the_end(attention_samples, attention_model, tmp_path, monkeypatch, capsys):
+    """One line, and the run is resumed once there is space."""
+    run = tmp_path / "run"
+    more = ("--max_train_steps", 1, "--checkpointing_steps", 1)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_weights", full)
+        message = error_of(train.main, train_args(attention_samples, attention_model, run, *more), capsys)
+    assert message == (
+        f"{run}: can't save the model ([Errno 28] No space left on device); free some space and start again "
+        "with --resume_from_checkpoint latest"
+    )
+    assert json.loads((run / "attentionhand.json").read_text())["status"] == "unfinished"
+    train.main(train_args(attention_samples, attention_model, run, *more, *LATEST))
+    assert (run / "config.json").is_file()
+    capsys.readouterr()
+    warn_of_small_disk(run, 1e18)
+    assert "the next checkpoint and the finished model need 1000000000.0 GB; free" in capsys.readouterr().out
+
+
 def test_a_folder_is_a_controlnet_only_when_whole(attention_samples, attention_model, tmp_path, monkeypatch):
     run = tmp_path / "run"
     more = ("--max_train_steps", 1, "--checkpointing_steps", 1)
     with monkeypatch.context() as patch:
         interrupt(patch, checkpoints, "write_losses", lambda call: call == 2)  # the first is the checkpoint's
         killed_training(train_args(attention_samples, attention_model, run, *more))
-    assert {path.name for path in run.iterdir()} == {".attentionhand.lock", "attentionhand.json", "checkpoints"}
+    visible = {path.name for path in run.iterdir() if not path.name.endswith(".embeddings.npy")}  # of the killed run
+    assert visible == {".attentionhand.lock", "attentionhand.json", "checkpoints"}
     train.main(train_args(attention_samples, attention_model, run, *more, *LATEST))
     assert {"config.json", "diffusion_pytorch_model.safetensors", "losses.csv"} < files_under(run)
 
@@ -289,7 +316,7 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     assert first.shape == (SIZE, SIZE, 3)
     (pictures / "result_003_1.png").unlink()
     inference.main(arguments)
-    assert "pictures for 6 meshes, 1 of them drawn now" in capsys.readouterr().out
+    assert "pictures of 6 samples, 1 of them drawn now" in capsys.readouterr().out
     assert (pixels(pictures / "result_003_1.png") == first).all()
     inference.main(arguments)
     assert f"{pictures}: already finished with these settings" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The text attention stage: which tokens, the loss and its descent, against a literal version."""
+"""The text attention stage: the loss and its descent, against a literal version."""
 
 import pytest
 import torch
@@ -11,29 +11,10 @@ from attentionhand.text_attention import (
     excite,
     excite_views,
     open_attention,
-    token_positions,
 )
 from attentionhand.visual_attention import NoisyView
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_token_positions(attention_pipe, monkeypatch):
-    monkeypatch.setattr(text_attention, "_nltk_tagger", lambda: None)
-    text = "a man holding a ring in his hand this morning"
-
-    def words_at(text: str) -> str:
-        ids = attention_pipe.tokenizer(text).input_ids
-        return attention_pipe.tokenizer.decode(
-            [ids[position] for position in token_positions(attention_pipe.tokenizer, text)]
-        )
-
-    assert words_at(text).replace(" ", "") == "holdinghand"  # bytes are tokens here: all pieces of a word
-    assert words_at("a red car").replace(" ", "") == "a"  # no hand word: the first
-    assert text_attention.has_hand_word(text) and not text_attention.has_hand_word("a red car on the ceiling")
-    assert all(1 <= position <= 75 for position in token_positions(attention_pipe.tokenizer, "hand " * 60))
-    assert text_attention.released_positions(text) == [2, 7]
-    assert text_attention.released_positions("hand") == [75]
 
 
 def test_excite_is_the_literal_descent_in_any_batch(attention_pipe):

@@ -18,8 +18,9 @@ from attentionhand_helpers import (
 )
 
 from attentionhand import data, train
+from attentionhand.hand_words import excited_positions
 from attentionhand.sampling import controlled_denoiser
-from attentionhand.text_attention import excite_views, excited_positions
+from attentionhand.text_attention import excite_views
 from attentionhand.visual_attention import (
     NoisyView,
     attentionhand_loss,

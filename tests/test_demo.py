@@ -2,15 +2,17 @@
 
 import csv
 import json
-import math
 import re
 
 import pytest
 from conftest import error_of, files_under, pixels
 
 import reproduce
+from core.metrics import table
+from core.metrics.scores import METRICS, NO_SCORE, Score
+from core.metrics.table import TableRow
 from hand1000 import report
-from core.metrics.scores import METRICS, Score
+from hand1000.experiment import CellScores
 from synthetic_hands import demo
 
 
@@ -49,13 +51,13 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
     assert "already finished" in output and output.count("complete: ") == 15 and "Drawing" not in output
     plan = ["--gestures", "call", "--data_root", str(tmp_path / "data"), "--captioner", "synthetic", "--dry_run"]
     reproduce.main([*plan, "--output_dir", str(tmp_path), "--seeds", "1"])
-    assert re.search(r"time: about \d+ minutes, by the stages that have run", capsys.readouterr().out)
+    assert re.search(r"time: about \d+ minutes, judging by the stages that have run", capsys.readouterr().out)
 
     # Nothing that was made otherwise gets into the report; a lost picture is drawn again.
     settings = demo.mini_arguments(tmp_path, tmp_path / "data", "synthetic", "staged")
     settings = ["--gestures", "call", *settings]
     other_mu = [*settings, "--mu", "0.9", "--stages", "evaluate,report"]
-    assert "made with other settings; run generate" in error_of(reproduce.main, other_mu, capsys)
+    assert "made with other settings; run the stage generate" in error_of(reproduce.main, other_mu, capsys)
     (tmp_path / "call" / "seed_0" / "base" / "pictures" / "call_test_00003.png").unlink()
     assert "9 pictures, not the 10 wanted" in error_of(reproduce.main, [*settings, "--stages", "report"], capsys)
     reproduce.main(settings)
@@ -69,7 +71,7 @@ def test_mistakes(tmp_path, capsys):
     assert message.startswith("no gesture 'wave'; there are call, dislike, fist")
     (tmp_path / "demo" / "data").mkdir(parents=True)
     (tmp_path / "demo" / "data" / "note.txt").write_text("mine")
-    assert "is no synthetic data set" in error_of(demo.main, ["--output_dir", tmp_path / "demo"], capsys)
+    assert "holds 'note.txt' but no dataset.json" in error_of(demo.main, ["--output_dir", tmp_path / "demo"], capsys)
 
     for name in ("call", "call_test"):
         (tmp_path / name).mkdir()
@@ -78,18 +80,21 @@ def test_mistakes(tmp_path, capsys):
     def of(*more) -> str:
         return error_of(reproduce.main, [*common, *more], capsys)
 
-    assert "--ablate Lambda 2: is no number from 0 to 1" in of("--ablate", "Lambda", "2")
+    assert "--ablate Lambda 2: not a number from 0 to 1" in of("--ablate", "Lambda", "2")
     assert "there are Lambda and mu (0 to 1)" in of("--ablate", "colour", "red")
     assert "--ablate: the same row twice" in of("--ablate", "mu", "1", "--ablate", "mu", "1")
-    assert "--ablate mu: which values?" in of("--ablate", "mu")
+    assert "--ablate mu: name the values" in of("--ablate", "mu")
     assert "no such file or folder" in of("--feature_extractor", tmp_path / "none.pt")
     assert "--seeds: the same one twice" in of("--seeds", "1", "1")
     assert "--ablate: the same row twice" in of("--ablate", "Lambda", "0.3", ".30")
     assert "the stages are select,caption" in of("--stages", "cook")
+    owned = of("--train_args=--output_dir elsewhere")
+    assert owned == "--train_args: --output_dir is set by reproduce.py itself"
+    assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)
     assert "no phrase is known for the gesture 'wave'; pass --phrase" in message
-    assert "put photos there, or give --source" in error_of(reproduce.main, ["--gestures", "four"], capsys)
+    assert "put photos there, or pass --source" in error_of(reproduce.main, ["--gestures", "four"], capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -101,26 +106,47 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     output = capsys.readouterr().out
     assert output.count("train.py") == 4  # two seeds, two values of Lambda; another mu needs no training
     assert "captioning/blip2.py" in output and "4 models still to train" in output
-    assert "2 to caption, 2 to enrich, 1 to feature, 4 to train, 9 to generate, 9 to evaluate" in output
+    counts = "2 to caption, 2 to enrich, 1 to feature, 4 to train, 9 to generate, 9 to evaluate"
+    assert f"27 steps, 0 complete, 27 to do: {counts}" in output
     assert "time: not known yet for caption, enrich, feature, train, generate, evaluate;" in output
     assert not (tmp_path / "out").exists()
 
 
-def test_table_marks_what_is_better_beyond_the_intervals():
-    nothing = {metric: Score(math.nan, math.nan, math.nan) for metric in METRICS}
+def test_table_marks_what_differs_beyond_the_intervals():
+    nothing = dict.fromkeys(METRICS, NO_SCORE)
 
-    def cell(fid, confidence):
-        return {"scores": {**nothing, "FID": Score(fid, fid - 1, fid + 1), "HAND-CONF": Score(confidence, 0.8, 0.9)}}
+    def cell(fid: float, confidence: float, found: float) -> CellScores:
+        scores = {"FID": Score(fid, fid - 1, fid + 1), "HAND-CONF": Score(confidence, 0.8, 0.9)}
+        return CellScores(10, {**nothing, **scores, "hand found": Score(found, found - 0.1, found + 0.1)})
 
-    results = {("call", None, "real photos"): cell(0, 0.99)}
-    results |= {("call", seed, "base"): cell(10 + seed, 0.84) for seed in (0, 1)}
-    results |= {("call", seed, "Hand1000"): cell(5 + seed, 0.86) for seed in (0, 1)}
-    rows = report.table(results, ["call"], ["real photos", "base", "Hand1000"])
-    assert rows[2].scores["FID"] == (5.5, 4.5, 6.5) and rows[2].better == {"FID"}
-    assert not rows[0].better and not rows[1].better
-    text = report.markdown(rows)
-    assert "| **5.50 [4.50, 6.50]** | – |" in text and "| call | change | -5.000 | – |" in text
-    assert r"\textbf{5.50 [4.50, 6.50]}" in report.latex(rows)
+    results = {("call", None, "real photos"): cell(0, 0.99, 0.9)}
+    results |= {("call", seed, "base"): cell(10 + seed, 0.84, 0.92) for seed in (0, 1)}
+    results |= {("call", seed, "Hand1000"): cell(5 + seed, 0.86, 0.38) for seed in (0, 1)}
+    rows = report.table_rows(results, ["call"], ["real photos", "base", "Hand1000"])
+    assert rows[2].scores["FID"] == (5.5, 4.5, 6.5)
+    assert rows[2].marks == {"FID": "better", "hand found": "worse"}
+    assert not rows[0].marks and not rows[1].marks
+    lines = report.lines_of(rows)
+    text = table.markdown(lines)
+    assert text.splitlines()[0] == "| gesture | model | FID ↓ | HAND-CONF ↑ | hand found ↑ |"  # no columns of dashes
+    assert "| **5.50 [4.50, 6.50]** | 0.860 [0.800, 0.900] | *38% [28%, 48%]* |" in text
+    assert "| call | change | -5.000 | +0.020 | -54 points |" in text
+    latex = table.latex(lines, 2)
+    assert r"\textbf{5.50 [4.50, 6.50]}" in latex and r"\textit{38\% [28\%, 48\%]}" in latex
+    two = results | {("peace", seed, row): value for (_, seed, row), value in results.items()}
+    rows = report.table_rows(two, ["call", "peace"], ["real photos", "base", "Hand1000"])
+    assert [row.labels[0] for row in rows] == ["call"] * 3 + ["peace"] * 3 + ["mean"] * 3
+    assert rows[8].scores["FID"] == (5.5, 4.5, 6.5)
+
+
+def test_special_characters_do_no_harm_in_tables(tmp_path):
+    row = TableRow((r"a|b_c%$&#{}~^\\", "=cmd"), {**dict.fromkeys(METRICS, NO_SCORE), "FID": Score(1, 1, 1)})
+    lines = [table.headings(("gesture", "model"), ["FID"]), table.cells(row, ["FID"])]
+    assert table.markdown(lines).splitlines()[2].startswith(r"| a\|b_c")
+    text = table.latex(lines, 2).splitlines()[4]
+    assert text.startswith(r"a|b\_c\%\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}")
+    table.write_csv(tmp_path / "table.csv", ("gesture", "model"), [row])
+    assert "'=cmd" in (tmp_path / "table.csv").read_text()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ SETTINGS = [(max_num_hands, confidence) for max_num_hands in MAX_NUM_HANDS for c
 # than MediaPipe's, and otherwise on other processors. At confidence 0 some regions hold hardly a hand, and there a
 # difference in the last bit grows. Measured on 1,674 photographs: median 0.00001, largest 0.0003 and 0.0041.
 FARTHEST = {0.5: 0.001, 0.0: 0.01}
-FARTHEST_MEDIAN = 0.0001  # over the hands of all pictures
+FARTHEST_MEDIAN = 0.00005  # over all hands at confidence 0.5
 SCORE = {0.5: 0.002, 0.0: 0.01}
 
 
@@ -65,8 +65,9 @@ def assert_same_hands(pictures: dict[str, Image.Image], expected: dict) -> None:
                 case = (name, max_num_hands, confidence)
                 assert [hand.handedness for hand in hands] == [hand.handedness for hand in expected[case]], case
                 for hand, other in zip(hands, expected[case]):
-                    distances.append(farthest(hand, other, picture.size))
-                    assert distances[-1] < FARTHEST[confidence], case
+                    distance = farthest(hand, other, picture.size)
+                    distances += [distance] if confidence == 0.5 else []
+                    assert distance < FARTHEST[confidence], case
                     assert abs(hand.score - other.score) < SCORE[confidence], case
     assert np.median(distances) < FARTHEST_MEDIAN
 
@@ -74,6 +75,13 @@ def assert_same_hands(pictures: dict[str, Image.Image], expected: dict) -> None:
 def test_drawn_hands_are_mediapipes():
     pictures = drawn_pictures()
     assert {name for name, _, _ in golden("drawn")} == set(pictures)
+    assert_same_hands(pictures, golden("drawn"))
+
+
+def test_positions_between_two_steps_are_rounded_as_opencv_does():
+    """Where they are not, these landmarks are ten times as far from MediaPipe's."""
+    pictures = {name: picture for name, picture in drawn_pictures().items() if name.startswith("half_steps")}
+    assert len(pictures) == len(golden_hands.HALF_STEPS)
     assert_same_hands(pictures, golden("drawn"))
 
 
@@ -109,8 +117,12 @@ def test_two_hands_overlapping_hands_and_no_hand():
     assert [len(hands[("two", *setting)]) for setting in SETTINGS] == [1, 1, 2, 2]
     one, other = hands["overlapping", 1, 0.5][0], hands["overlapping", 2, 0.5]
     assert len(other) == 1 and np.abs(one.landmarks - other[0].landmarks).max() > 0.1  # the less sure palm's hand stays
-    assert not any(hands[(name, *setting)] for name in ("wall", "tiny", "one_pixel", "flat") for setting in SETTINGS)
-    assert all(hands[name, 1, 0.5] for name in ("grey", "huge", "odd", "lying", "upside_down", "at_the_edge", "tall"))
+    assert not any(
+        hands[(name, *setting)]
+        for name in ("wall", "tiny", "one_pixel", "flat", "hardly_a_hand")
+        for setting in SETTINGS
+    )
+    assert all(hands[name, 1, 0.5] for name in ("grey", "huge", "lying", "upside_down", "at_the_edge", "tall"))
 
 
 def test_one_pass_serves_all_confidences(monkeypatch):
@@ -182,8 +194,9 @@ def test_candidates_for_one_palm_are_averaged_by_their_scores():
 
 
 def test_equal_scores_keep_the_order_of_the_anchors():
-    found = palms(*[(palm(100 * index, 50), 0.5) for index in range(8)])
-    assert [points[0][0] for points in merged_palms(found, 0.0, 9)] == [100 * index - 10 for index in range(8)]
+    found = palms(*[(palm(100 * index, 50), 0.5 + 0.25 * (index % 2)) for index in range(40)])
+    expected = [100 * index - 10 for index in [*range(1, 40, 2), *range(0, 40, 2)]]
+    assert [points[0][0] for points in merged_palms(found, 0.0, 40)] == expected
 
 
 def test_a_palm_without_area_ends_the_search():
@@ -193,6 +206,16 @@ def test_a_palm_without_area_ends_the_search():
     assert hand_graph.find_hand(np.zeros((9, 9, 3), np.uint8), Region(4, 4, 0, 0)) is None
 
 
+def test_candidates_of_negative_size_are_left_out(monkeypatch):
+    raw, logits = np.zeros((2016, 18), np.float32), np.zeros((2016, 1), np.float32)
+    raw[:, 2:4] = 10
+    raw[5, 2] = -1
+    logits[5], logits[6] = 9, 1000
+    monkeypatch.setattr(hand_graph, "_model", {"palm_detection_full.tflite": lambda picture: [raw, logits]}.get)
+    found = find_palms(np.zeros((10, 10, 3), np.uint8))
+    assert len(found.scores) == len(found.points) == 2015 and list(found.scores[5:7]) == [1, 0.5]
+
+
 def test_region_around_a_palm():
     region = hand_region(np.array(palm(50, 80)))
     assert np.allclose(region, (50, 70, 52, 0))  # 2.6 palms wide, moved half a palm to the fingers
@@ -200,6 +223,8 @@ def test_region_around_a_palm():
     assert np.allclose(lying, (60, 80, 52, np.pi / 2))
     wide = hand_region(np.array([(40, 70), (70, 90), (55, 90), (55, 70)]))
     assert np.allclose(wide, (55, 70, 78, 0))  # the longer side; moved by half the height
+    tall = hand_region(np.array([(40, 60), (60, 90), (50, 90), (50, 60)]))
+    assert np.allclose(tall, (50, 60, 78, 0))
 
 
 def test_of_regions_that_overlap_the_less_sure_stays():

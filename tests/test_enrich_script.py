@@ -240,12 +240,18 @@ def test_enrich_killed(tmp_path):
     assert set(asked[-(30 - done) :]) == set(captions[done:])  # what was done is not asked again
 
 
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_at_once_though_the_server_is_silent(tmp_path):
     write_captions(tmp_path, [f"a man in room {number}" for number in range(8)])
     with Server(lambda *_: 30.0) as server:
         arguments = openai_arguments(tmp_path, server, "--batch_size", "4")
         command = [sys.executable, "captioning/enrich.py", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, preexec_fn=heed_ctrl_c, **pipes)
         wait_for(lambda: len(server.requests) == 4, process)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)

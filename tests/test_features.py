@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from urllib.error import URLError
 
-import mediapipe
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchvision import transforms
 from torchvision.models import inception_v3
 
+from core.hands.detection import find_hands
 from core.metrics import fid, kid
 from core.metrics.extractors import INCEPTION_URLS, extractor_file
 from core.metrics.features import features_of_both
@@ -60,18 +60,16 @@ def test_standard_protocol_is_torchmetrics(hand_folders, inception_weights):
 def test_hand_crops_are_the_released_ones_in_true_colours(hand_folders, extractor):
     def released_boxes(picture):
         """Corners of the box of each hand, by a loop over the landmarks."""
-        height, width, _ = picture.shape
-        with mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=2) as detector:
-            hands = detector.process(picture).multi_hand_landmarks or []
-        for hand in hands:
-            xs, ys = [point.x for point in hand.landmark], [point.y for point in hand.landmark]
+        width, height = picture.size
+        for hand in find_hands(picture, max_num_hands=2, min_detection_confidence=0.5):
+            xs, ys = [x for x, _, _ in hand.landmarks], [y for _, y, _ in hand.landmarks]
             left, top = max(0, int(min(xs) * width)), max(0, int(min(ys) * height))
             yield left, top, min(width, int(max(xs) * width)), min(height, int(max(ys) * height))
 
     union, each = [], []
     for path in list_photos(hand_folders[1]):
         picture = Image.open(path).convert("RGB")
-        boxes = list(released_boxes(np.asarray(picture)))
+        boxes = list(released_boxes(picture))
         for left, top, right, bottom in boxes:
             each.append(picture.crop((left, top, right, bottom)).resize((299, 299), Image.Resampling.BILINEAR))
         if boxes:

@@ -3,15 +3,15 @@
 import csv
 import json
 
-import mediapipe
 import numpy as np
 import pytest
 from conftest import error_of
 from PIL import Image
 
 import hand_confidence
+from core.hands.detection import find_hands
 from core.metrics.scores import METRICS, NO_SCORE, all_scores, hand_scores
-from core.runs.photos import list_photos
+from core.runs.photos import list_photos, load_photo
 from synthetic_hands import make_dataset
 
 
@@ -21,10 +21,8 @@ def test_hand_confidence_script(hand_folders, tmp_path, capsys):
     hand_confidence.main(["--image_folder", str(hand_folders[1]), "--num_workers", "2", *outputs])
     scores, rows = [], list(csv.DictReader(table.open()))
     for path, row in zip(list_photos(hand_folders[1]), rows, strict=True):
-        picture = np.asarray(Image.open(path).convert("RGB"))
-        with mediapipe.solutions.hands.Hands(True, 2, min_detection_confidence=0.0) as detector:
-            found = detector.process(picture).multi_handedness or []
-        scores += [hand.classification[0].score for hand in found]
+        found = find_hands(load_photo(path), max_num_hands=2, min_detection_confidence=0.0)
+        scores += [hand.score for hand in found]
         assert (row["image"], int(row["hands"])) == (path.name, len(found))
     assert [int(row["hands_at_0.5"]) for row in rows] == [1, 2, 1, 0, 1]
     lines = capsys.readouterr().out.splitlines()

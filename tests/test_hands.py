@@ -1,4 +1,4 @@
-"""Hands in pictures: their landmarks are MediaPipe's; boxes and crops around them."""
+"""Hands in pictures, boxes and crops around them."""
 
 import numpy as np
 from PIL import Image
@@ -8,16 +8,11 @@ from core.hands.detection import Hand, find_hands, find_hands_at
 from synthetic_hands.drawn import draw_open_hand
 
 
-def test_landmarks_are_mediapipes_for_the_rgb_picture():
-    """The released metrics swapped red and blue before detection."""
-    import mediapipe
-
+def test_landmarks_are_where_the_hand_is():
+    """That they are MediaPipe's, tests/test_detection.py holds."""
     image, _ = draw_open_hand(np.random.default_rng(1))
     (hand,) = find_hands(image)
-    with mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=1) as detector:
-        points = detector.process(np.asarray(image)).multi_hand_landmarks[0].landmark
-    assert hand.landmarks.tolist() == [[point.x, point.y, point.z] for point in points]
-    assert hand.handedness in ("Left", "Right") and 0.5 <= hand.score <= 1
+    assert hand.landmarks.shape == (21, 3) and hand.handedness in ("Left", "Right") and 0.5 <= hand.score <= 1
     assert hand.landmarks[12, 1] < hand.landmarks[0, 1] - 0.25  # the middle finger's tip is above the wrist
     (mirrored,) = find_hands(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert np.abs(mirrored.landmarks[:, 0] - (1 - hand.landmarks[:, 0])).max() < 0.03

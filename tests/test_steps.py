@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from core.runs.errors import UserError
 from core.runs.steps import Step, costs, print_plan, ran_with_these_settings, run_step
 
 SCRIPT = """
@@ -93,5 +92,5 @@ def test_the_plan_counts_every_step(copy, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "3 steps, 2 complete, 1 to do: 1 to copy" in output and "time: about 0 minutes" in output
     (records / "a" / "copy.json").write_text(json.dumps({"status": "finished"}))
-    with pytest.raises(UserError, match="damaged"):
-        print_plan(records, [copy])
+    print_plan(records, [copy])  # a damaged record counts as none
+    assert "1 step, 0 complete, 1 to do: 1 to copy" in capsys.readouterr().out

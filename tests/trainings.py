@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.runs.run import FINISHED, read_losses
-from hand1000.schedules import LOSS_COLUMNS
+from hand1000.hyperparameters import LOSS_COLUMNS
 
 SHORT = ("--embedding_steps", 2, "--finetune_steps", 3, "--finetune_lr", 1e-4, "--max_train_images", 4)
 

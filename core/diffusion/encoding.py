@@ -16,8 +16,18 @@ ENCODE_BATCH = 4  # photos or texts encoded at a time; a VAE needs about 1 GB fo
 
 
 @torch.no_grad()
-def encode_texts(pipe: StableDiffusionPipeline, texts: Sequence[str], device: torch.device | str) -> torch.Tensor:
-    """CLIP's last hidden states, (N, 77, hidden) float32 on the CPU; longer texts are cut at 77 tokens."""
+def encode_texts(
+    pipe: StableDiffusionPipeline,
+    texts: Sequence[str],
+    device: torch.device | str,
+    *,
+    desc: str | None = "Encoding texts",
+) -> torch.Tensor:
+    """CLIP's last hidden states, (N, 77, hidden) float32 on the CPU; longer texts are cut at 77 tokens.
+
+    Args:
+        desc: text of the progress bar; None for no bar.
+    """
     pipe.text_encoder.to(device)
     tokens = pipe.tokenizer(
         list(texts),
@@ -26,7 +36,7 @@ def encode_texts(pipe: StableDiffusionPipeline, texts: Sequence[str], device: to
         max_length=pipe.tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
-    batches = progress(tokens.split(ENCODE_BATCH), desc="Encoding texts", unit="batch")
+    batches = progress(tokens.split(ENCODE_BATCH), desc=desc, unit="batch", disable=desc is None)
     embeds = torch.cat([pipe.text_encoder(batch.to(device)).last_hidden_state.cpu() for batch in batches])
     pipe.text_encoder.to("cpu")
     return embeds

@@ -36,12 +36,13 @@ def hub_answers() -> bool:
     return bool(answers) and answers[0] < 500
 
 
-def check_available(model: str, part: str, instead: str) -> None:
+def check_available(model: str, part: str, instead: str, revision: str | None = None) -> None:
     """Refuse a model that neither the hub nor its cache can give, before torch is imported.
 
     Args:
         part: a file that every such model has: "config.json" of transformers, "model_index.json" of diffusers.
         instead: what to pass instead, such as "the folder of a downloaded model as --model".
+        revision: of the model, where not its main one is wanted.
 
     Raises:
         UserError
@@ -52,7 +53,7 @@ def check_available(model: str, part: str, instead: str) -> None:
     if Path(model).exists() or hub_answers():
         return
     try:
-        cached = try_to_load_from_cache(model, part)
+        cached = try_to_load_from_cache(model, part, revision=revision)
     except HFValidationError:
         raise UserError(f"{model}: no such folder, and not a hub id (owner/name)") from None
     if not isinstance(cached, str):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from core.diffusion.hub import check_available
 from core.runs.errors import UserError
 
 SINGLE_FILE_SUFFIXES = (".ckpt", ".safetensors")
@@ -12,11 +13,12 @@ def is_single_file(path: str) -> bool:
     return path.endswith(SINGLE_FILE_SUFFIXES)
 
 
-def check_model_path(path: str, original_config: str | None, config: str | None) -> None:
+def check_model_path(path: str, original_config: str | None, config: str | None, revision: str | None = None) -> None:
     """Refuse a path that can't be a model, before torch is imported.
 
     Raises:
-        UserError: a missing file, a folder without `model_index.json`, a missing YAML.
+        UserError: a missing file, a folder without `model_index.json`, a model of the hub that can't be had, a missing
+            YAML.
     """
     if is_single_file(path):
         if not Path(path).is_file():
@@ -26,6 +28,8 @@ def check_model_path(path: str, original_config: str | None, config: str | None)
             raise UserError(f"{path}: not a diffusers folder (no model_index.json in it)")
     elif path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise UserError(f"{path}: no such folder, and not a hub id (owner/name)")
+    else:
+        check_available(path, "model_index.json", "the folder or the .ckpt of a downloaded model", revision)
     if original_config and not original_config.startswith("http") and not Path(original_config).is_file():
         raise UserError(f"{original_config}: no such file (--original_config)")
     if config and not Path(config).is_dir() and (config.count("/") != 1 or config.startswith((".", "/"))):

@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_single_file_options(parser: argparse.ArgumentParser, of: str) -> None:
     """What a single file needs where the hub can't be reached."""
-    parser.add_argument("--original_config", help=f"YAML of a single-file {of}")
+    parser.add_argument("--original_config", help=f"YAML file with the architecture of a single-file {of}")
     parser.add_argument("--config", help=f"diffusers folder with the configs and tokenizer of a single-file {of}")
 
 

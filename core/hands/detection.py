@@ -1,7 +1,7 @@
 """Hands in pictures, as the papers' MediaPipe 0.10.21 finds them (`solutions.hands`, static image mode).
 
 Two backends find the same hands. `litert`, the default, runs MediaPipe's two models by LiteRT with its graph's rules in
-numpy: on every Python, and about four times as fast. `mediapipe` is the original, where it is installed (Python 3.10 to
+numpy: on every Python, and in a third of the time. `mediapipe` is the original, where it is installed (Python 3.10 to
 3.12, numpy 1): the reference that tests and `benchmarks/hands.py` compare with. HAND_DETECTOR=litert|mediapipe chooses.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 from core.hands.hand import Hand
 from core.runs.errors import UserError
 
-__all__ = ["Hand", "find_hands", "find_hands_at"]
+__all__ = ["Hand", "find_hands", "find_hands_at", "hand_detector"]
 
 DEFAULT_BACKEND = "litert"
 MODULES = {"litert": "core.hands.hand_graph", "mediapipe": "core.hands.mediapipe_solutions"}
@@ -47,9 +47,12 @@ def find_hands_at(picture: Image.Image, confidences: Sequence[float], *, max_num
     Raises:
         UserError: as `find_hands`.
     """
-    return _backend(os.environ.get("HAND_DETECTOR") or DEFAULT_BACKEND).find_hands_at(
-        picture.convert("RGB"), confidences, max_num_hands
-    )
+    return _backend(hand_detector()).find_hands_at(picture.convert("RGB"), confidences, max_num_hands)
+
+
+def hand_detector() -> str:
+    """The name of the backend: "litert", or what HAND_DETECTOR says."""
+    return os.environ.get("HAND_DETECTOR") or DEFAULT_BACKEND
 
 
 def _backend(name: str) -> ModuleType:

@@ -50,7 +50,7 @@ FINGER_PARTS = (
 SLEEVE_PARTS = [(24, 23, 0.29, 0.34)]
 PARTS = PALM_PARTS + FINGER_PARTS + SLEEVE_PARTS
 SLEEVE, ARM_END = len(PARTS) - 1, 23  # a part, and a point
-# Points 21 to 24: which joint each of them stands beside, and how far from it in a right hand's own frame.
+# Points 21 to 24: the joint that each of them is beside, and its distance from it in a right hand's own frame.
 SUPPORTED = [THUMB_ROOT, WRIST, WRIST, WRIST]
 SUPPORT = [(-0.08, -0.06, -0.02), (-0.16, 0.12, 0.04), (0, -3.2, 0), (0, -0.62, 0)]
 MESH_GREY, MESH_LIGHT = 0.78, (0.0, 0.2, 1.0)  # of a mesh image: brightness, and where its light comes from
@@ -177,7 +177,7 @@ def openness_of(hit: Hit, capsules: Capsules) -> np.ndarray:
 def mesh_shading(hit: Hit, points: np.ndarray, openness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A mesh image's brightness (S, S), 0 to 1, and its mask: the hand without forearm and sleeve, lit from the front.
 
-    `points` (25, 3) are those that the hit's capsules stand on.
+    `points` (25, 3) are those from which the hit's capsules were made.
     """
     arm = points[ARM_END] - points[WRIST]
     below_wrist = (hit.point.numpy() - points[WRIST]) @ arm / np.linalg.norm(arm)

@@ -1,7 +1,7 @@
 """FID and KID of two folders of pictures, two `.npz` files of saved features, or two (N, D) arrays."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from core.metrics.equations import frechet_distance, gaussian, kernel_inception_
 from core.metrics.pictures import check_protocol
 from core.metrics.saved_features import check_features
 
-Source = str | Path | np.ndarray
+Source: TypeAlias = str | Path | np.ndarray
 
 
 def fid(real: Source, fake: Source, **options: Any) -> float:

@@ -13,6 +13,7 @@ from core.runs.files import atomic_file
 
 SHARES = ("hand found", "gesture accuracy")  # metrics that are shown in percent
 NOTHING = "–"
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 BETTER, WORSE = "better", "worse"
 MARKS_NOTE = "Bold: better than the base model, italic: worse, and the two 95 % intervals do not overlap."
 
@@ -127,4 +128,5 @@ def write_csv(path: Path, labels: Sequence[str], rows: Sequence[TableRow]) -> No
         for row in rows:
             for metric, score in row.scores.items():
                 mark = row.marks.get(metric, "")
-                writer.writerow([*row.labels, metric, *score, mark == BETTER, mark == WORSE])
+                labels_of_row = [f"'{label}" if label.startswith(FORMULA) else label for label in row.labels]
+                writer.writerow([*labels_of_row, metric, *score, mark == BETTER, mark == WORSE])

@@ -16,9 +16,9 @@ from core.runs.files import write_lines, write_text
 from core.runs.run import Run
 
 
-def list_run(output: Path, settings: dict[str, Any], *, what: str) -> Run:
+def list_run(output: Path, settings: dict[str, Any], *, what: str, flag: str = "--data_root") -> Run:
     """The run that makes the list `output`; its record lies beside it."""
-    return Run(output.with_suffix(".json"), settings, what=what, owns_folder=False, flag="--data_root")
+    return Run(output.with_suffix(".json"), settings, what=what, owns_folder=False, flag=flag)
 
 
 def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
@@ -43,12 +43,12 @@ def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
     return True
 
 
-def read_journal(run: Run, fields: Sequence[str], values: Sequence[str]) -> list[dict[str, Any]]:
+def read_journal(run: Run, fields: Sequence[str], values: Sequence[str] | None) -> list[dict[str, Any]]:
     """The entries of an unfinished run, without a last line that a kill has cut off.
 
     Args:
         fields: the texts that each entry holds, by their names.
-        values: what each entry is about: entry n holds `values[n]` in the first of its fields.
+        values: what each entry is about: entry n holds `values[n]` in the first of its fields (None: not checked).
 
     Raises:
         UserError: it is damaged, or its entries are about something else.
@@ -61,7 +61,8 @@ def read_journal(run: Run, fields: Sequence[str], values: Sequence[str]) -> list
         entries = [dict(json.loads(line)) for line in lines]
         if not all(isinstance(entry[field], str) for entry in entries for field in fields):
             raise ValueError("an entry holds something else than texts")
-        if [entry[fields[0]] for entry in entries] != list(values[: len(entries)]):
+        found = [entry[fields[0]] for entry in entries]
+        if values is not None and found != list(values[: len(entries)]):
             raise ValueError("its entries are not in order")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({reason_of(error)}); delete it to start over") from None

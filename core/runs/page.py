@@ -17,7 +17,8 @@ th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.4rem; text-align: righ
 .better { color: #06623b; font-weight: bold; }
 .worse { color: #a02c1c; font-style: italic; }
 img { max-width: 100%; }
-figure { margin: 0; flex: 1 1 22rem; min-width: 0; max-width: 40rem; }
+figure { margin: 0; }
+.pictures figure { flex: 1 1 22rem; min-width: 0; max-width: 40rem; }
 figcaption { font-size: 0.85rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; }

@@ -139,9 +139,10 @@ def _apply_to_photos(function: Callable[[Image.Image], Result], paths: Sequence[
 
 def _apply_to_photo(function: Callable[[Image.Image], Result], path: Path) -> Result | UserError:
     try:
-        return function(load_photo(path))
+        photo = load_photo(path)
     except UserError as error:
         return error
+    return function(photo)
 
 
 def resize_and_crop(picture: Image.Image, size: int) -> Image.Image:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +15,8 @@ from core.runs.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+
+Result = TypeVar("Result")
 
 
 def cpu_count() -> int:
@@ -80,14 +82,14 @@ def _end_with_parent() -> None:
 
 
 def start_accelerator(
-    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None, tracker: str = "train"
+    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None
 ) -> "Accelerator":
-    """accelerate's choice of device, precision and processes for a training script, with its tracker started.
+    """accelerate's choice of device, precision and processes for a training script.
 
     Args:
         mixed_precision: "no", "fp16" or "bf16".
-        report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs.
-        tracker: the tracker's name for the project.
+        report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs. The
+            caller starts it by `init_trackers`, once the folder is its own.
 
     Raises:
         UserError: a tracker that is not there, fp16 on the CPU, fewer processes than were asked for.
@@ -106,8 +108,6 @@ def start_accelerator(
     )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
-    if report_to:
-        accelerator.init_trackers(tracker)
     return accelerator
 
 
@@ -146,6 +146,14 @@ def check_all_processes_started() -> None:
             "accelerate launch started only one process, because it sees no GPU; pass it --multi_gpu as well, "
             "to get all of them on the CPU"
         )
+
+
+def from_main_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function(*arguments)` returns, computed by the main process alone and sent to all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    shared = [function(*arguments) if is_main_process() else None]
+    return broadcast_object_list(shared)[0]
 
 
 def leave_process_group() -> None:

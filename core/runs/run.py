@@ -75,6 +75,11 @@ class Run:
         """What messages are about: the folder, or the record where the folder holds other things too."""
         return self.folder if self.owns_folder else self.path
 
+    @property
+    def _all_of_it(self) -> str:
+        """What a person has to remove to start over."""
+        return "it" if self.owns_folder else f"{self.path.name} together with what it describes"
+
     # Holding and checking
 
     @contextlib.contextmanager
@@ -115,7 +120,7 @@ class Run:
             article = "a" if record.status == FINISHED else "an"
             raise UserError(
                 f"{self.place}: holds {article} {record.status} {self.what} of other settings ({different}); "
-                f"choose another {self.flag}, or remove it"
+                f"choose another {self.flag}, or remove {self._all_of_it}"
             )
         return record
 
@@ -341,6 +346,16 @@ def read_losses(path: Path, columns: Sequence[str]) -> list[list[str]]:
 def is_disk_error(error: Exception) -> bool:
     """Whether a write failed for the disk's sake; safetensors has an error type of its own, which is not imported."""
     return isinstance(error, DISK_ERRORS) or type(error).__name__ == "SafetensorError"
+
+
+def warn_of_small_disk(folder: Path, needed: float) -> None:
+    """Say before a training when the disk will not hold the next checkpoint and the finished model, `needed` bytes."""
+    free = free_bytes(folder)
+    if free < needed:
+        say(
+            f"warning: {folder}: {gigabytes(free)} free, but the next checkpoint and the finished model need "
+            f"{gigabytes(needed)}; free some space while training runs"
+        )
 
 
 def gigabytes(count: float) -> str:

@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "mediapipe", "numpy", "safetensors")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "ai-edge-litert", "mediapipe", "numpy", "safetensors")
 
 
 def software() -> dict[str, str]:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.runs.errors import UserError
 from core.runs.files import fingerprint
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import FINISHED, Record, Run, read_record
 from core.runs.software import git_commit
 
@@ -34,6 +35,7 @@ class Step(NamedTuple):
     run: Callable[[], object] | None = None  # where it is no script
     settings: dict[str, Any] = {}  # all that the outputs depend on beside the inputs and the arguments
     scratch: list[Path] = []  # what can be removed when it is complete
+    check: Callable[[], object] | None = None  # raises UserError where it can't be run
 
     @property
     def all_settings(self) -> dict[str, Any]:
@@ -55,6 +57,8 @@ def run_step(records: Path, step: Step, launcher: Sequence[str] | None = None) -
     if is_complete(records, step):
         say(f"complete: {step.name}")
         return
+    if step.check:
+        step.check()
     launcher = launcher if step.script else None
     inputs = fingerprints([path for path in step.inputs if path.exists()])  # what changes meanwhile was not used
     run = Run(record_path(records, step.name), {**step.all_settings, "inputs": inputs}, what="step", owns_folder=False)
@@ -118,7 +122,10 @@ def ran_with_these_settings(records: Path, step: Step) -> bool:
 
 def finished_record(records: Path, name: str) -> Record | None:
     """Of a step that has run to its end."""
-    record = read_record(record_path(records, name))
+    try:
+        record = read_record(record_path(records, name))
+    except UserError:  # damaged, or of an earlier version: the step runs again
+        return None
     return record if record and record.status == FINISHED else None
 
 
@@ -142,7 +149,8 @@ def print_plan(records: Path, steps: Sequence[Step]) -> None:
         say(f"{'complete' if complete else 'to do   '}  {step.command()}")
     counts = ", ".join(f"{count} to {stage}" for stage, count in to_do.items() if count)
     left = sum(to_do.values())
-    say(f"\n{len(steps)} steps, {len(steps) - left} complete, {left} to do" + (f": {counts}" if counts else ""))
+    summary = f"{counted(len(steps), 'step')}, {len(steps) - left} complete, {left} to do"
+    say(f"\n{summary}: {counts}" if counts else f"\n{summary}")
     say(f"time: {time_estimate(records, to_do)}")
 
 
@@ -157,7 +165,8 @@ def time_estimate(records: Path, to_do: Counter[str]) -> str:
     if unknown:
         return f"not known yet for {', '.join(unknown)}; run one gesture and seed, then ask again"
     seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
-    return f"about {seconds / 60:.0f} minutes, as the stages took that have run"
+    minutes = counted(round(seconds / 60), "minute")
+    return f"about {minutes}, judging by the stages that have run"
 
 
 class Cost(NamedTuple):
