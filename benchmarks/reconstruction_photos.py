@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.reconstruction_mini import DRAW_ARGS, RECONSTRUCTION_ARGS, REPRODUCE, TRAIN_ARGS
-from core.hands.detection import Hand, find_hands
+from core.hands.detection import find_hands
+from core.hands.hand import Hand
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import atomic_folder
@@ -29,6 +30,7 @@ from synthetic_hands import make_dataset
 from synthetic_hands.demo import MINI
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
+FAR = 100  # distance of the camera in longer sides of the picture: no perspective
 TEXT = "a light hand in front of a white wall"  # of every photo, in words that the miniature knows
 OTHER_SIDE = {"Left": "Right", "Right": "Left"}  # MediaPipe names hands as in a mirrored picture
 
@@ -56,6 +58,7 @@ def main(argv=None) -> None:
     data = args.output_dir / "data"
     layout = ["--layout", "attentionhand", "--size", "64", "--num", str(args.num)]
     make_dataset.main(["--output_dir", str(data / "drawn"), *layout])
+    redraw_meshes(data / "drawn", data / "lab")
     seen, held_out = (
         [photo for sign in part for photo in list_photos(sign)[: args.num_photos]] for part in (signs[::2], signs[1::2])
     )
@@ -66,7 +69,7 @@ def main(argv=None) -> None:
         label_photos(list_photos(args.more_photos), data / "photos_more", name_is_group=True)
         tests["more_photos"] = data / "photos_more"
     arguments = [
-        *("--lab", str(data / "drawn"), "--wild", str(data / "photos_seen")),
+        *("--lab", str(data / "lab"), "--wild", str(data / "photos_seen")),
         *(text for name, folder in tests.items() for text in ("--test", f"{name}={folder}")),
         *("--output_dir", str(args.output_dir / "results"), "--pretrained_model_name_or_path", str(MINI / "model")),
         *("--resolution", "64", "--num_samples", str(args.num_samples), "--seeds", *map(str, args.seeds)),
@@ -81,43 +84,69 @@ def main(argv=None) -> None:
 def label_photos(photos: list[Path], target: Path, *, name_is_group: bool = False) -> None:
     """An AttentionHand folder of the photos in which MediaPipe finds a hand, its landmarks as labels.
 
-    Landmarks are in pixels, z too; in joints_3d the palm has length 1. Meshes are drawn around the joints.
-
     Args:
         name_is_group: the file's name is its group, instead of its folder's.
     """
     if target.exists():
         return
     found = [hands[0] if hands else None for hands in map_photos(find_hands, photos, desc="Finding hands")]
-    kept = [(photo, hand, Image.open(photo).size) for photo, hand in zip(photos, found) if hand]
-    joints = [landmarks_in_pixels(hand, size) for _, hand, size in kept]
+    kept = [(photo, hand) for photo, hand in zip(photos, found) if hand]
+    joints = [landmarks_in_pixels(hand, Image.open(photo).size) for photo, hand in kept]
+    sides = [OTHER_SIDE[hand.handedness] for _, hand in kept]
+    groups = [photo.stem if name_is_group else photo.parent.name for photo, _ in kept]
+    write_folder(target, [photo for photo, _ in kept], joints, sides, groups, [TEXT] * len(kept))
+    say(f"{target}: MediaPipe finds a hand in {len(kept)} of {len(photos)} photos")
+
+
+def redraw_meshes(source: Path, target: Path) -> None:
+    """The drawn hands with mesh images as those of the photos, so that the generator is asked as it was trained."""
+    if target.exists():
+        return
+    lines = [json.loads(line) for line in (source / "modalities.json").read_text(encoding="utf-8").splitlines()]
+    with np.load(source / "joints.npz") as labels:
+        pixels, joints = labels["joints_2d"].astype(float), labels["joints_3d"] * [1.0, -1, -1]
+        sides, groups = labels["handedness"].tolist(), labels["gesture"].tolist()
+    scale = np.linalg.norm(np.ptp(pixels, axis=1), axis=1) / np.linalg.norm(np.ptp(joints[..., :2], axis=1), axis=1)
+    depth = scale[:, None] * (joints[..., 2] - joints[:, :1, 2])
+    points = list(np.concatenate([pixels, depth[..., None]], axis=-1))
+    texts = [(source / line["text"]).read_text(encoding="utf-8").strip() for line in lines]
+    write_folder(target, [source / line["rgb"] for line in lines], points, sides, groups, texts)
+
+
+def write_folder(
+    target: Path,
+    photos: list[Path],
+    joints: list[np.ndarray],
+    sides: list[str],
+    groups: list[str],
+    texts: list[str],
+) -> None:
+    """Photos, mesh images around their joints, texts and labels, in which the palm has length 1.
+
+    Args:
+        joints: (21, 3) each in pixels, z away from the camera.
+    """
     with atomic_folder(target) as folder:
         for name in ("rgb", "mesh", "text"):
             (folder / name).mkdir()
-        jobs = [
-            (points, size, folder / "mesh" / f"{n:08}.png") for n, (points, (*_, size)) in enumerate(zip(joints, kept))
-        ]
+        meshes = [folder / "mesh" / f"{number:08}.png" for number in range(len(photos))]
+        sizes = [Image.open(photo).size for photo in photos]
         with worker_pool(cpu_count(), use_one_thread) as pool:
-            list(pool.map(draw_mesh, *zip(*jobs), chunksize=4))
+            list(pool.map(draw_mesh, joints, sides, sizes, meshes, chunksize=4))
         lines = []
-        for number, (photo, _, _) in enumerate(kept):
-            names = {
-                "rgb": f"rgb/{number:08}{photo.suffix}",
-                "mesh": f"mesh/{number:08}.png",
-                "text": f"text/{number:08}.txt",
-            }
-            shutil.copyfile(photo, folder / names["rgb"])
-            (folder / names["text"]).write_text(TEXT + "\n")
-            lines.append(json.dumps(names) + "\n")
-        (folder / "modalities.json").write_text("".join(lines))
+        for number, (photo, text) in enumerate(zip(photos, texts)):
+            rgb, text_file = f"rgb/{number:08}{photo.suffix}", f"text/{number:08}.txt"
+            lines.append(json.dumps({"rgb": rgb, "mesh": f"mesh/{number:08}.png", "text": text_file}) + "\n")
+            shutil.copyfile(photo, folder / rgb)
+            (folder / text_file).write_text(text + "\n", encoding="utf-8")
+        (folder / "modalities.json").write_text("".join(lines), encoding="utf-8")
         np.savez(
             folder / "joints.npz",
             joints_2d=np.array([points[:, :2] for points in joints], np.float32),
             joints_3d=np.array([points / palm_length(points) for points in joints], np.float32),
-            handedness=np.array([OTHER_SIDE[hand.handedness] for _, hand, _ in kept]),
-            gesture=np.array([photo.stem if name_is_group else photo.parent.name for photo, _, _ in kept]),
+            handedness=np.array(sides),
+            gesture=np.array(groups),
         )
-    say(f"{target}: MediaPipe finds a hand in {len(kept)} of {len(photos)} photos")
 
 
 def landmarks_in_pixels(hand: Hand, size: tuple[int, int]) -> np.ndarray:
@@ -129,12 +158,15 @@ def palm_length(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[MIDDLE_KNUCKLE] - points[WRIST]))
 
 
-def draw_mesh(points: np.ndarray, size: tuple[int, int], path: Path) -> None:
-    """The mesh image of a photo of that size, which is cut from a square one."""
-    from attentionhand.render_meshes import draw_hands
+def draw_mesh(points: np.ndarray, side: str, size: tuple[int, int], path: Path) -> None:
+    """Write the mesh image around a hand's joints (21, 3) in pixels, seen from far away."""
+    from core.hands.joint_mesh import joint_mesh
+    from core.hands.rasterizer import Camera, mesh_image
 
-    mesh = draw_hands(points[None] * [1, -1, -1], points[None, :, :2], max(size))
-    Image.fromarray(mesh[: size[1], : size[0]]).save(path)
+    distance, middle = FAR * max(size), np.array([size[0] / 2, size[1] / 2, 0])
+    mesh = joint_mesh(points - middle + [0, 0, distance - points[WRIST, 2]], side)
+    camera = Camera((distance, distance), (size[0] / 2, size[1] / 2))
+    Image.fromarray(mesh_image([mesh], camera, size)).save(path)
 
 
 def use_one_thread() -> None:

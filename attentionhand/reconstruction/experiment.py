@@ -228,13 +228,11 @@ class Experiment:
         """Refuse what can't work, before the first step runs.
 
         Raises:
-            UserError: as `read_hands`; mixed units, two hands a label, lab pictures of another size.
+            UserError: as `read_hands`; mixed units, or lab pictures of another size than is generated.
         """
         folders = [self.lab, self.wild, *([self.upper_bound] if self.upper_bound else []), *self.tests.values()]
         sets = [read_hands(folder) for folder in folders]
         check_same_unit(sets)
-        if sets[0].has_hand.all(axis=1).any():
-            raise UserError(f"{self.lab}: has pictures of two hands, which attentionhand.evaluate can't export yet")
         with Image.open(sets[0].photos[0]) as picture:
             if picture.size != (self.resolution, self.resolution):
                 raise UserError(
