@@ -77,10 +77,7 @@ def main(argv=None) -> None:
     unit = check_same_unit(sets)
     sizes = [len(hands.photos) for hands in sets]
     accelerator = start_accelerator(
-        mixed_precision=args.mixed_precision,
-        report_to=args.report_to,
-        output_dir=args.output_dir,
-        tracker="reconstruction",
+        mixed_precision=args.mixed_precision, report_to=args.report_to, output_dir=args.output_dir
     )
     batch_size = args.train_batch_size * accelerator.num_processes
     steps = args.max_train_steps or math.ceil(args.num_train_epochs * sum(sizes) / batch_size)
@@ -127,6 +124,8 @@ def main(argv=None) -> None:
             start, losses = load_checkpoint(run, checkpoint, network, optimizer, accelerator.scaler)
             say(f"resuming from {checkpoint}")
         run.begin(**facts)
+        if args.report_to:
+            accelerator.init_trackers("reconstruction")
 
         order = training_order(sizes, args.shares, steps * batch_size, args.seed)
         first = accelerator.process_index * args.train_batch_size  # this process's part of every batch
