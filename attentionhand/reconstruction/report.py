@@ -17,7 +17,7 @@ from core.metrics import table
 from core.metrics.table import Cell
 from core.runs import page
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, write_json, write_text
+from core.runs.files import atomic_file, read_lines, write_json, write_text
 from core.runs.processes import say
 from core.runs.run import read_json
 from core.runs.software import git_commit, machine, software
@@ -123,7 +123,7 @@ def lines_of(experiment: Experiment, results: Results, rows: Sequence[Row]) -> l
                 Cell(score_text(scores[name]), mark_of(scores[name], base[name], LOWER_IS_BETTER[name]))
                 for name in metrics
             ]
-            counts = " + ".join(str(len(list_rows(folder))) for folder in row.data)
+            counts = " + ".join(str(len(read_lines(folder / "modalities.json"))) for folder in row.data)
             lines.append([Cell(test), Cell(row.name), Cell(counts), *cells])
     return lines
 
@@ -141,10 +141,6 @@ def mark_of(score: Score, base: Score, lower_is_better: bool) -> str:
     if score.low > base.high:
         return table.WORSE if lower_is_better else table.BETTER
     return ""
-
-
-def list_rows(folder: Path) -> list[str]:
-    return (folder / "modalities.json").read_text(encoding="utf-8").splitlines()
 
 
 def kept_lines(experiment: Experiment) -> list[list[Cell]]:
