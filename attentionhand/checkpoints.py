@@ -27,7 +27,7 @@ def save_finished(
     """Write the finished weights and losses into the run folder; config.json, which makes it a ControlNet, comes last.
 
     Args:
-        unet: given where its decoder was trained.
+        unet: given where it is not the base model's, such as one whose decoder was trained.
         single_file: where to write all weights with the released names, if anywhere.
 
     Raises:
@@ -58,7 +58,7 @@ def needed_bytes(
 def save_weights(
     folder: Path, stage: ControlNetModel, unet: UNet2DConditionModel | None, losses: Sequence[Sequence[Any]]
 ) -> None:
-    """What a run folder and a checkpoint share: the ControlNet, unet/ where it was trained, and losses.csv."""
+    """What run folders and checkpoints share: the ControlNet, unet/ if it is not the base model's, losses.csv."""
     stage.save_pretrained(folder)
     if unet is not None:
         unet.save_pretrained(folder / "unet")
@@ -80,7 +80,7 @@ def save_checkpoint(
 
     Args:
         step: how many steps have been made, one row of `losses` for each.
-        unet: given where its decoder is trained.
+        unet: given where it is not the base model's, such as one whose decoder is trained.
         scaler: given in fp16.
     """
 

@@ -89,8 +89,10 @@ def _find(name: object, json_path: Path, where: str) -> Path:
     if not isinstance(name, str) or leaves_folder(name):
         raise UserError(f"{where}: '{name}' is not a path inside the folder of the data")
     beside = json_path.parent
+    if (path := beside / name).is_file():
+        return path
     # "samples/mesh/1.jpg" names its own folder, which may have been renamed.
-    for path in (beside / name, beside.joinpath(*Path(name).parts[1:]), Path(name)):
+    for path in (beside.joinpath(*Path(name).parts[1:]), Path(name)):
         if path.is_file():
             return path
     hint = " (name a file whose first line is the text)" if where.endswith("text") else ""
@@ -177,21 +179,30 @@ def views(sample: Sample, size: int = 512) -> tuple[View, View]:
     """
     mesh = load_picture(sample.mesh)
     rgb = load_picture(sample.rgb) if sample.rgb else None
-    scale = size / np.array([mesh.shape[1], mesh.shape[0]] * 2)
+    left, top, right, bottom = local_box(sample, mesh, size)
     mesh, rgb = resize(mesh, size), None if rgb is None else resize(rgb, size)
-    if sample.box:
-        left, top, right, bottom = (np.array(sample.box) * scale).round().astype(int).clip(0, size)
-        if right - left < 2 or bottom - top < 2:
-            raise UserError(f'{sample.mesh}: its "bbox" {list(sample.box)} is empty or outside the picture')
-    else:
-        try:
-            left, top, right, bottom = hand_box(mesh)
-        except ValueError as error:
-            raise UserError(f"{sample.mesh}: {error}") from None
     crop = slice(top, bottom), slice(left, right)
     local_mesh = resize(cv2.cvtColor(grey(mesh)[crop], cv2.COLOR_GRAY2RGB), size)
     local_rgb = None if rgb is None else resize(rgb[crop], size)
     return _as_view(mesh, rgb), _as_view(local_mesh, local_rgb)
+
+
+def local_box(sample: Sample, mesh: np.ndarray, size: int) -> Box:
+    """The box of the local view in the mesh image (H, W, 3) resized to (size, size): the sample's own, or the hands'.
+
+    Raises:
+        UserError: no hand, or a box outside the picture.
+    """
+    if not sample.box:
+        try:
+            return hand_box(resize(mesh, size))
+        except ValueError as error:
+            raise UserError(f"{sample.mesh}: {error}") from None
+    scale = size / np.array([mesh.shape[1], mesh.shape[0]] * 2)
+    left, top, right, bottom = (np.array(sample.box) * scale).round().astype(int).clip(0, size)
+    if right - left < 2 or bottom - top < 2:
+        raise UserError(f'{sample.mesh}: its "bbox" {list(sample.box)} is empty or outside the picture')
+    return left, top, right, bottom
 
 
 def _as_view(mesh: np.ndarray, rgb: np.ndarray | None) -> View:
@@ -202,14 +213,16 @@ def _as_view(mesh: np.ndarray, rgb: np.ndarray | None) -> View:
 
 
 def check_views(samples: Sequence[Sample], size: int) -> None:
-    """Make the views of every sample once, on all cores, so that a bad picture is met now and not after hours.
+    """Read the pictures of every sample once, on all cores, so that a bad one is met now and not after hours.
 
     Raises:
         UserError: that of the first bad sample.
     """
 
     def check(sample: Sample) -> None:
-        views(sample, size)
+        if sample.rgb:
+            load_picture(sample.rgb)
+        local_box(sample, load_picture(sample.mesh), size)
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         checked = pool.map(check, samples)

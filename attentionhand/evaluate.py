@@ -63,7 +63,8 @@ def main(argv=None) -> None:
     check_pictures(args.image_folder)
     labels, content = load_labels(args.labels, args.image_size)
     pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
-    indices = label_indices(pictures, len(labels), args.image_folder)
+    names = content.get("name", np.array([])).tolist()
+    indices = label_indices(pictures, len(labels), names, args.image_folder)
     check_outputs(args.json)
     if args.shuffle and (args.export or len(labels) < 2):
         raise UserError("--shuffle needs at least two labels, and its pictures can't be exported")
@@ -140,8 +141,11 @@ def hand_sizes(labels: np.ndarray) -> np.ndarray:
     return np.ptp(labels, axis=-2).max(axis=-1)
 
 
-def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
-    """Which label each picture belongs to: the number in result_000_0.png, or its place in the folder.
+def label_indices(pictures: list[Path], labels: int, names: Sequence[str], folder: Path) -> list[int]:
+    """Which label each picture belongs to: the number in result_000_0.png, its name, or its place in the folder.
+
+    Args:
+        names: of the labels' own files, where the label file has them (`name`), as attentionhand.prepare writes it.
 
     Raises:
         UserError: a number beyond the labels, or more pictures than labels.
@@ -151,6 +155,9 @@ def label_indices(pictures: list[Path], labels: int, folder: Path) -> list[int]:
     numbers = [re.fullmatch(r"result_(\d+)_\d+", path.stem) for path in pictures]
     if all(numbers):
         indices = [int(match[1]) for match in numbers if match]
+    elif names and {path.stem for path in pictures} <= set(names):
+        place = {name: row for row, name in reversed(list(enumerate(names)))}  # the first row of a name
+        indices = [place[path.stem] for path in pictures]
     elif len(pictures) == labels:
         indices = list(range(labels))
     else:

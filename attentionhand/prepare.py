@@ -15,6 +15,7 @@ import collections
 import itertools
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,6 +24,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/prepare.py`
 
 from attentionhand.labels import own
 from attentionhand.labels.checks import IMPLAUSIBLE
@@ -77,7 +80,7 @@ def main(argv=None) -> None:
     texts = read_lines(args.texts) if args.texts else None
     check_writable(args.output_dir)
     if args.mano:
-        check_mano(args.mano)
+        check_mano(args.mano, with_parameters=args.labels in SETS and SETS[args.labels].has_parameters)
     if args.labels in SETS:
         split = chosen_split(args.labels, args.split)
         check_root(args.labels, args.root, split)
@@ -152,6 +155,7 @@ def prepare(
         started = time.monotonic()
         entries = read_journal(run, ["source"], None)
         begin_journal(run, entries)
+        entries = [compacted(entry) for entry in entries]
         for name in ("mesh", "rgb", "text"):
             (options.output_dir / name).mkdir(exist_ok=True)
         done = len(entries)
@@ -161,7 +165,7 @@ def prepare(
                 if strict:
                     refuse_bad_photos(part)
                 append_journal(run, part)
-                entries += part
+                entries += map(compacted, part)
                 bar.update(count_kept(part))
                 if wanted and count_kept(entries) >= wanted:
                     break
@@ -242,6 +246,14 @@ def refuse_bad_photos(part: Iterable[dict]) -> None:
             raise UserError(f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict")
 
 
+def compacted(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the journal with its joints as arrays, a tenth of the memory."""
+    for hand in entry.get("hands", []):
+        for name in ("joints_2d", "joints_3d"):
+            hand[name] = None if hand[name] is None else np.array(hand[name], np.float32)
+    return entry
+
+
 def kept(entries: Sequence[dict], wanted: int | None) -> list[dict]:
     return [entry for entry in entries if "left_out" not in entry][:wanted]
 
@@ -298,10 +310,12 @@ def label_arrays(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     """The arrays of joints.npz, a row a sample; hands that a sample does not have are NaN and "".
 
     joints_2d (N, H, 21, 2) pixels, joints_3d (N, H, 21, 3) metres in the camera's frame, handedness and drawn_from
-    (N, H), focal, princpt and size (N, 2), bbox (N, 4), source (N,), axes and unit.
+    (N, H), focal, princpt and size (N, 2), bbox (N, 4), source and name (of the files) (N,), axes and unit.
     """
     most = max(len(sample["hands"]) for sample in samples)
-    arrays = {name: np.array([sample[name] for sample in samples]) for name in "focal princpt size bbox source".split()}
+    arrays = {
+        name: np.array([sample[name] for sample in samples]) for name in "name source focal princpt size bbox".split()
+    }
     for name, numbers in (("joints_2d", 2), ("joints_3d", 3)):
         arrays[name] = np.full((len(samples), most, 21, numbers), np.nan, np.float32)
     for name in ("handedness", "drawn_from"):
@@ -332,7 +346,7 @@ def overlay(folder: Path, sample: dict) -> Image.Image:
     pen.rectangle((left, top, right - 1, bottom - 1), outline="orange", width=max(1, round(dot)))
     for hand in sample["hands"]:
         colour = "red" if hand["handedness"] == "Right" else "blue"
-        for x, y in hand["joints_2d"] or []:
+        for x, y in [] if hand["joints_2d"] is None else hand["joints_2d"].tolist():
             pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
     margin = (ZOOM - 1) / 2 * max(right - left, bottom - top)
     corner = max(0, left - margin), max(0, top - margin)

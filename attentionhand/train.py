@@ -191,15 +191,16 @@ def main(argv=None) -> None:
             check_convertible(pipe)
         if args.resume_path:
             stage = load_stage(args.resume_path, pipe)
-            load_decoder(args.resume_path, pipe)
+            has_own_unet = load_decoder(args.resume_path, pipe)
         else:
-            stage = new_stage(pipe.unet, pipe.vae, args.seed)
+            stage, has_own_unet = new_stage(pipe.unet, pipe.vae, args.seed), False
         stage.train().requires_grad_(True)
         if args.gradient_checkpointing:
             stage.enable_gradient_checkpointing()
-        trained_unet = pipe.unet if args.sd_unlocked else None
-        if trained_unet:
-            decoder_of(trained_unet).requires_grad_(True)
+        decoder = decoder_of(pipe.unet) if args.sd_unlocked else None
+        if decoder:
+            decoder.requires_grad_(True)
+        own_unet = pipe.unet if decoder or has_own_unet else None  # saved with the stage
         tas_unet = None if args.no_tas else text_attention_unet(args.tas_model, pipe)
 
         # Texts: their embeddings, on disk.
@@ -213,10 +214,10 @@ def main(argv=None) -> None:
         # Optimizer, and the step to start at.
         for model in filter(None, (stage, pipe.unet, pipe.vae, tas_unet)):
             model.to(device)
-        parameters = [*stage.parameters(), *(decoder_of(trained_unet).parameters() if trained_unet else [])]
+        parameters = [*stage.parameters(), *(decoder.parameters() if decoder else [])]
         optimizer = make_optimizer(parameters, args.learning_rate, use_8bit_adam=args.use_8bit_adam)
         optimizer = accelerator.prepare(optimizer)
-        parts = {"stage": stage, "unet": trained_unet, "optimizer": optimizer, "scaler": accelerator.scaler}
+        parts = {"stage": stage, "unet": own_unet, "optimizer": optimizer, "scaler": accelerator.scaler}
         start, losses = 0, list[list[Any]]()
         if checkpoint:
             start, losses = load_checkpoint(run, checkpoint, **parts)
@@ -229,7 +230,7 @@ def main(argv=None) -> None:
         if args.report_to:
             accelerator.init_trackers("attentionhand")
         warn_of_small_disk(
-            args.output_dir, needed_bytes(pipe, stage, trained_unet, single_file=bool(args.save_single_file))
+            args.output_dir, needed_bytes(pipe, stage, own_unet, single_file=bool(args.save_single_file))
         )
 
         first = accelerator.process_index * args.train_batch_size
@@ -293,7 +294,7 @@ def main(argv=None) -> None:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:
-            save_finished(args.output_dir, pipe, stage, trained_unet, losses, args.save_single_file)
+            save_finished(args.output_dir, pipe, stage, own_unet, losses, args.save_single_file)
             remove_embeddings(args.output_dir)
             run.finish(**facts)
             say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")

@@ -50,10 +50,13 @@ def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
     return stage
 
 
-def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> None:
+def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> bool:
     """Put the UNet that was trained with the stage (--sd_unlocked) into `pipe`, where `path` holds one.
 
     In a run folder it is unet/; a released file always holds a UNet, which is the base model's unless it was trained.
+
+    Returns:
+        Whether the UNet is now another than before.
 
     Raises:
         UserError: it can't be loaded, or does not fit the base model.
@@ -65,9 +68,12 @@ def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> None:
             tensors = {n: t for n, t in read_single_file(path).items() if n.startswith("model.diffusion_model.")}
             tensors = tensors and convert_ldm_unet_checkpoint(tensors, pipe.unet.config)
         else:
-            return
-        if tensors:
-            pipe.unet.load_state_dict(tensors)
+            return False
+        if not tensors:
+            return False
+        before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+        pipe.unet.load_state_dict(tensors)
+        return any(not torch.equal(tensor, before[name]) for name, tensor in pipe.unet.state_dict().items())
     except UserError:
         raise
     except Exception as error:  # diffusers and torch each raise their own

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 from conftest import error_of
@@ -103,3 +104,13 @@ def test_labels_and_pictures_that_do_not_belong_together(tmp_path, capsys):
     assert "result_003 has no label, there are 1" in problem()
     (pictures / "inference.json").write_text('{"status": "unfinished", "settings": {}}')
     assert "holds an unfinished generation of pictures; resume it first by running attentionhand.inference" in problem()
+
+
+def test_pictures_are_matched_by_number_then_by_name_then_by_place():
+    def indices(*stems: str, names: tuple[str, ...] = ()) -> list[int]:
+        return evaluate.label_indices([Path(f"{stem}.png") for stem in stems], 3, names, Path("pictures"))
+
+    assert indices("result_002_0", "result_000_1") == [2, 0]
+    assert indices("b", "c", names=("c", "a", "b")) == [2, 0]
+    assert indices("b", "b", names=("b", "b", "c")) == [0, 0]  # several texts for one mesh image
+    assert indices("x", "y", "z", names=("c", "a", "b")) == [0, 1, 2]

@@ -57,6 +57,11 @@ def test_unlocked_middle_only_and_one_view(attention_samples, attention_model, t
     assert all(torch.equal(tensor, trained[name]) for name, tensor in again.unet.state_dict().items())
     options = ["--pretrained_model_name_or_path", attention_model, "--weights", run, "--output_dir", tmp_path / "x"]
     assert "pass that flag" in error_of(inference.main, options, capsys)
+    finer = tmp_path / "finer"
+    locked = ["--resume_path", one_file, "--max_train_steps", 1, "--only_mid_control"]
+    train.main(train_args(attention_samples, attention_model, finer, *locked))
+    kept = UNet2DConditionModel.from_pretrained(finer / "unet").state_dict()  # no longer trained, but not the base's
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in kept.items())
     resumed = [*more, "--max_train_steps", 3, "--resume_from_checkpoint", "latest"]
     train.main(train_args(attention_samples, attention_model, run, *resumed))
     later = UNet2DConditionModel.from_pretrained(run / "unet").state_dict()

@@ -220,7 +220,6 @@ def right_model(mano) -> dict:
 
 
 def test_freihand_vertices(mano, tmp_path):
-    pytest.importorskip("smplx")
     hands = [mano_hand(right_model(mano), "Right", *parameters(seed, (0, 0.03, 0.4))) for seed in (1, 2)]
     write_freihand(tmp_path / "set", hands, [hand.mesh.vertices for hand in hands])
     run("freihand", tmp_path / "set", tmp_path / "out", "--mano", str(mano[0]))

@@ -7,8 +7,8 @@ import numpy as np
 from attentionhand.labels.interhand import TO_MEDIAPIPE as FROM_INTERHAND
 from attentionhand.labels.mano import TO_MEDIAPIPE as FROM_MANO
 from core.hands.rasterizer import Camera
-from core.hands.surface import MIDDLE_KNUCKLE
 
+MIDDLE_KNUCKLE = 9  # MediaPipe's number
 # Which bones (MediaPipe's numbers), and how long they may be in palm lengths (wrist to middle knuckle). Generous: hands
 # of children and of cartoons pass, a wrong order of joints does not.
 PARENTS = np.array([0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])

@@ -12,7 +12,6 @@ from attentionhand.labels.label import HandLabel, Label
 from attentionhand.labels.mano import VERTICES, faces_of, mano_joints, mano_vertices
 from attentionhand.labels.own import fitted
 from core.hands.crops import Box
-from core.hands.joint_mesh import joint_mesh
 from core.hands.rasterizer import Camera, Mesh, closed, mesh_image
 from core.runs.errors import UserError
 from core.runs.photos import load_photo
@@ -158,6 +157,8 @@ def hand_of(hand: HandLabel, label: Label, mano: Path | None) -> Hand | str:
     else:
         joints = None
     if vertices is None or faces is None:
+        from core.hands.joint_mesh import joint_mesh  # brings torch, which --help does not need
+
         assert joints is not None
         vertices, faces = joint_mesh(joints, hand.handedness)
     else:

@@ -21,15 +21,18 @@ TO_MEDIAPIPE = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 
 SAME_SHAPES = 1.0  # sum of absolute differences below which the x of left and right shape directions are alike
 
 
-def check_mano(folder: Path) -> None:
+def check_mano(folder: Path, *, with_parameters: bool) -> None:
     """Refuse a folder without usable model files, and a missing smplx, before anything is made.
+
+    Args:
+        with_parameters: whether hands are to be made of MANO's parameters, which smplx does.
 
     Raises:
         UserError
     """
     for side in FILES:
         model_arrays(folder, side)
-    if importlib.util.find_spec("smplx") is None:
+    if with_parameters and importlib.util.find_spec("smplx") is None:
         raise UserError("--mano needs smplx: pip install smplx (its licence: research only)")
 
 

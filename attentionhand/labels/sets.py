@@ -17,6 +17,7 @@ class LabelSet(NamedTuple):
     files: tuple[str, ...]  # under the root; {split} is the split, * any name
     site: str
     without_mano: str  # what is drawn without MANO's files; "" for nothing
+    has_parameters: bool = True  # MANO's; else only its triangles and joints are of use
 
 
 SURFACE = "the surface around the joints"
@@ -28,6 +29,7 @@ SETS = {
         ("{split}_K.json", "{split}_xyz.json", "{split}_verts.json", "{split}/rgb"),
         "https://lmb.informatik.uni-freiburg.de/projects/freihand",
         f"{SURFACE} (the set ships vertices, but MANO's triangles are not in it)",
+        has_parameters=False,
     ),
     "interhand": LabelSet(
         interhand.read,
@@ -47,6 +49,7 @@ SETS = {
         ("m--*/Mugsy_cameras/cam_params.json", "m--*/Mugsy_cameras/envmap_*/images"),
         "https://mks0601.github.io/ReInterHand",
         MESHES,
+        has_parameters=False,
     ),
     "hic": LabelSet(
         hic.read,
@@ -54,6 +57,7 @@ SETS = {
         ("HIC.json",),
         "https://files.is.tue.mpg.de/dtzionas/Hand-Object-Capture (HIC.json: github.com/facebookresearch/InterWild)",
         f"{MESHES} (their joints are not in the set, and are left out)",
+        has_parameters=False,
     ),
     "coco": LabelSet(
         coco.read,
