@@ -6,7 +6,7 @@ hands of the lab's gestures, in the wild and in the lab. Draws the data, then ru
 attentionhand.reconstruction.reproduce with the miniature Stable Diffusion; a killed run resumes when started again.
 
 Example:
-  python -m benchmarks.reconstruction_mini --output_dir results/reconstruction_mini --seeds 0 1 2
+  python -m benchmarks.reconstruction_mini --output_dir results/reconstruction_mini
 """
 
 import json
@@ -30,7 +30,7 @@ LAB_GESTURES, WILD_GESTURES = list(POSES)[::2], list(POSES)[1::2]
 HAND_BRIGHTNESS = 20  # a brighter pixel of a mesh image belongs to the hand
 TRAIN_ARGS = "--train_batch_size 8 --learning_rate 5e-4 --tas_model shared --tas_steps 5 --validation_steps 0"
 DRAW_ARGS = "--guidance_scale 3 --num_inference_steps 10"
-RECONSTRUCTION_ARGS = "--backbone resnet10 --image_size 64 --learning_rate 1e-3"
+RECONSTRUCTION_ARGS = "--backbone resnet10 --image_size 48 --learning_rate 1e-3"
 
 
 @command_line
@@ -41,10 +41,10 @@ def main(argv=None) -> None:
     add("--num", type=positive_int, default=20, help="labels of each of the 9 gestures from the lab")
     add("--num_wild", type=positive_int, default=60, help="wild pictures of each of the 9 other gestures")
     add("--num_test", type=positive_int, default=30, help="test pictures of each of the lab's gestures")
-    add("--num_samples", type=positive_int, default=3, help="pictures that a generator draws of each label")
+    add("--num_samples", type=positive_int, default=2, help="pictures that a generator draws of each label")
     add("--generator_steps", type=positive_int, default=600, help="training steps of a generator, 8 samples each")
-    add("--steps", type=positive_int, default=500, help="training steps of a reconstruction network, 32 pictures each")
-    add("--seeds", nargs="+", type=seed_int, default=[0], help="of the reconstruction networks")
+    add("--steps", type=positive_int, default=300, help="training steps of a reconstruction network, 32 pictures each")
+    add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks")
     add("--sweep", nargs="+", default=["0.1", "0.2"], help="further thresholds of the generated hands' error")
     args = parser.parse_args(argv)
 

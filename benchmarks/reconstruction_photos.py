@@ -48,8 +48,8 @@ def main(argv=None) -> None:
         "--num_samples", type=positive_int, default=1, help="pictures that a generator draws of each drawn hand's label"
     )
     add("--generator_steps", type=positive_int, default=600, help="training steps of a generator, 8 samples each")
-    add("--steps", type=positive_int, default=500, help="training steps of a reconstruction network, 32 pictures each")
-    add("--seeds", nargs="+", type=seed_int, default=[0], help="of the reconstruction networks")
+    add("--steps", type=positive_int, default=300, help="training steps of a reconstruction network, 32 pictures each")
+    add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks")
     args = parser.parse_args(argv)
     signs = sorted(path for path in args.photos.iterdir() if path.is_dir())
     if len(signs) < 2:

@@ -115,9 +115,12 @@ def test_the_report(experiment, capsys):
     with pytest.raises(UserError):
         report.write_report(experiment, {})  # nothing was exported
     for one in GENERATORS.values():
+        (experiment.generator(one) / "pictures").mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (SIZE, SIZE)).save(experiment.drawn(one, number))
         for threshold in (0.1, 10.0) if one.folder == "with_tas" else (10.0,):
             kept = experiment.kept(one, threshold)
-            kept.mkdir(parents=True)
+            kept.mkdir()
             (kept / "modalities.json").write_text("{}\n{}\n{}\n")
             (kept / "export.json").write_text(json.dumps({"accepted": 3, "of": 12}))
             found = dict.fromkeys(("hand found", "landmark error", "PCK@0.2"), [0.5, 0.4, None])
@@ -131,8 +134,10 @@ def test_the_report(experiment, capsys):
     assert "14.74 / 21.10 / 29.26" in text
     assert "palm lengths" in text
     page = (experiment.output_dir / "report.html").read_text()
-    assert page.count("<img") == 2 and "http" not in page.partition("<body>")[2]
+    assert page.count("<img") == 3 and "http" not in page.partition("<body>")[2]
     assert len((experiment.output_dir / "table.csv").read_text().splitlines()) == 1 + 8 * 5
+    grid = Image.open(experiment.output_dir / "grid.png")
+    assert grid.width == 6 * 200  # lab, mesh, four generators
     assert "table" not in capsys.readouterr().err
 
 

@@ -281,7 +281,8 @@ def random_view(rng: np.random.Generator) -> View:
     """A view for training: crop, scale, rotation, mirror, colours, and in half of the pictures a patch on top."""
     centre, size = rng.uniform(0.1, 0.9, 2), rng.uniform(0.1, 0.4, 2)
     covered, occluder_seed = rng.random() < 0.5, int(rng.integers(2**31))
-    left, top, right, bottom = (*(centre - size / 2).clip(0, 1), *(centre + size / 2).clip(0, 1))
+    left, top = (centre - size / 2).clip(0, 1).tolist()
+    right, bottom = (centre + size / 2).clip(0, 1).tolist()
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.85, 1.15, 3)
     shift = rng.uniform(-0.08, 0.08, 2)
     return View(

@@ -11,7 +11,6 @@ results/steps/                              the records of the steps
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -126,6 +125,10 @@ class Experiment:
 
     def generator(self, one: Generator) -> Path:
         return self.output_dir / "generators" / one.folder
+
+    def drawn(self, one: Generator, label: int) -> Path:
+        """The first picture of a label."""
+        return self.generator(one) / "pictures" / f"result_{label:03d}_0.png"
 
     def kept(self, one: Generator, threshold: float) -> Path:
         return self.generator(one) / f"kept_{name_of(threshold)}"
@@ -250,20 +253,22 @@ def name_of(threshold: float) -> str:
 
 
 def paths_under(key: str, folder: Path) -> list[Path]:
-    """The files of a folder's modalities.json under "mesh" or "text". Raises UserError where they are missing."""
-    return list(_paths(key, folder / "modalities.json"))
+    """The files of a folder's modalities.json under "rgb", "mesh" or "text".
 
-
-def _paths(key: str, path: Path) -> Iterator[Path]:
+    Raises:
+        UserError: a line without them, or a file that is not there.
+    """
+    path, paths = folder / "modalities.json", []
     for number, line in enumerate(read_lines(path), start=1):
         try:
             name = json.loads(line)[key]
-            found = [place for place in (path.parent / name, path.parent.parent / name) if place.is_file()]
+            found = [place for place in (folder / name, folder.parent / name) if place.is_file()]
         except (ValueError, TypeError, KeyError):
             raise UserError(f'{path}: line {number}: not a JSON object with "{key}"') from None
         if not found:
             raise UserError(f"{path}: line {number}: no file '{name}'")
-        yield found[0]
+        paths.append(found[0])
+    return paths
 
 
 def texts_of(folder: Path) -> list[str]:

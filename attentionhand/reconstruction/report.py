@@ -1,6 +1,6 @@
 """The experiment's results as tables and one page: the errors of every row on every test, the published table beside.
 
-table.md, table.csv, table.tex, results.json, report.html.
+table.md, table.csv, table.tex, results.json, grid.png (the same labels, drawn by each generator), report.html.
 """
 
 import csv
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER, Score
-from attentionhand.reconstruction.experiment import Experiment, Row
+from attentionhand.reconstruction.experiment import Experiment, Row, paths_under
 from core.metrics import table
 from core.metrics.table import Cell
 from core.runs import page
 from core.runs.errors import UserError
 from core.runs.files import atomic_file, read_lines, write_json, write_text
-from core.runs.processes import say
+from core.runs.processes import counted, say
 from core.runs.run import read_json
+from core.runs.sheets import contact_sheet, save_png
 from core.runs.software import git_commit, machine, software
 from core.runs.steps import costs
 
@@ -38,6 +40,7 @@ PUBLISHED_NOTE = (
     "model: only the order of the rows can be compared."
 )
 LABELS = ("test", "trained on", "pictures")
+GRID_LABELS = 6  # on grid.png
 Results = dict[tuple[str, str], dict[str, Score]]  # by test and row
 
 
@@ -74,6 +77,7 @@ def write_report(experiment: Experiment, settings: dict[str, Any]) -> None:
             "results": each,
         },
     )
+    save_png(generator_grid(experiment), folder / "grid.png")
     write_text(folder / "report.html", report_page(experiment, lines, kept, note))
     say(f"\n{text}\n{folder / 'report.html'} has the pictures too")
 
@@ -177,11 +181,14 @@ def note_of(experiment: Experiment) -> str:
     unit = read_scores(experiment.scores(experiment.rows()[0], experiment.seeds[0], next(iter(experiment.tests))))[0][
         "unit"
     ]
+    seconds = sum(cost.seconds for cost in costs(experiment.records, experiment.steps()))
+    minutes = counted(round(seconds / 60), "minute")
     return (
         f"MPJPE, PA-MPJPE and MRRPE in {unit}. Each figure is the mean over the seeds ({seeds}) with the mean of their "
         "95 % intervals over test labels in brackets: they do not hold the chance of another generator. Every row "
         "makes the same number of training steps. Bold: better than the lab alone, italic: worse, and the intervals do "
-        "not overlap. Pictures are the lab's plus those that were added."
+        "not overlap. Pictures are the lab's plus those that were added. "
+        f"All steps together took {minutes} on {machine()}."
     )
 
 
@@ -196,7 +203,18 @@ def write_csv(path: Path, experiment: Experiment, results: Results, rows: Sequen
                     writer.writerow([test, row.name, metric, *score])
 
 
-# The page
+# Pictures and the page
+
+
+def generator_grid(experiment: Experiment) -> Image.Image:
+    """Evenly chosen labels: the picture from the lab, its mesh image, and the first picture of each generator."""
+    photos, meshes = (paths_under(key, experiment.lab) for key in ("rgb", "mesh"))
+    numbers = np.unique(np.linspace(0, len(photos) - 1, GRID_LABELS).round().astype(int))
+    rows = [
+        [photos[number], meshes[number], *(experiment.drawn(one, number) for one in experiment.chosen)]
+        for number in numbers
+    ]
+    return contact_sheet(rows, column_labels=["lab", "mesh", *(one.name for one in experiment.chosen)])
 
 
 def report_page(
@@ -209,11 +227,6 @@ def report_page(
         page.picture(experiment.scores(row, seed, test).with_suffix(".png"), f"{row.name}: test {test}, seed {seed}")
         for test in experiment.tests
         for row in (rows[0], next(row for row in rows if row.folder == experiment.ours.folder))
-    ]
-    drawn = [
-        page.picture(experiment.generator(one) / "pictures" / "sheet.png", one.name)
-        for one in experiment.chosen
-        if (experiment.generator(one) / "pictures" / "sheet.png").is_file()
     ]
     facts = {
         "base model": experiment.base_model,
@@ -233,9 +246,10 @@ def report_page(
         page.table(published_lines(), 1),
         page.paragraph(PUBLISHED_NOTE),
         page.facts(facts),
+        page.heading("The same labels, drawn by each generator"),
+        page.picture(experiment.output_dir / "grid.png", "Pictures from the lab, their meshes, and what was drawn"),
         page.heading("Test pictures: predicted and true skeletons"),
         page.pictures(sheets),
-        page.details("what the generators drew", page.pictures(drawn)),
         page.heading("Cost of the steps"),
         page.cost_tables(costs(experiment.records, steps)),
         page.details("the commands", page.commands([step.command() for step in steps if step.script])),

@@ -3,8 +3,8 @@
 Rows: trained on the lab alone; with wild pictures of other poses; with pictures that a generator drew for the lab's
 labels (the base model, ControlNet, AttentionHand without and with its text attention stage); and, as the upper bound,
 with real wild pictures of the lab's labels. The generators learn from the wild pictures of other poses. A killed run
-resumes when started again. Writes table.md, table.csv, table.tex, results.json and report.html, the published table
-beside ours. --dry_run prints the plan.
+resumes when started again. Writes table.md, table.csv, table.tex, results.json, grid.png and report.html, the published
+table beside ours. --dry_run prints the plan.
 
 Examples:
   python -m attentionhand.reconstruction.reproduce --lab lab --wild wild --test wild=test_wild --test lab=test_lab
@@ -23,7 +23,7 @@ from core.runs.command_line import argument_parser, command_line, plain_argument
 from core.runs.errors import UserError
 from core.runs.files import check_writable, hold_lock
 from core.runs.processes import num_processes, say
-from core.runs.steps import print_plan, run_step
+from core.runs.steps import print_plan, run_step, script_functions
 
 OWNED = {  # options of the scripts that the experiment sets by itself
     "train": ("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
@@ -112,6 +112,9 @@ def main(argv=None) -> None:
     if args.dry_run:
         print_plan(experiment.records, steps)
         return
+    for step in steps:  # a mistake in what is passed on shows now, not after hours
+        if step.script and step.stage in LAUNCHED:
+            script_functions(step.script)["parse_args"](step.arguments)
     in_use = f"{args.output_dir}: another experiment is in progress there; wait for it, or choose another folder"
     with hold_lock(args.output_dir / ".reproduce.lock", in_use):
         for number, step in enumerate(steps, start=1):
