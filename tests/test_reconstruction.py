@@ -159,7 +159,7 @@ def test_bad_arguments(single, pairs, trained, tmp_path, capsys):
     both = arguments(single, tmp_path / "new", "--data", pairs)
     assert f"{pairs}: labels in mm, but those of {single} are in palm lengths" in error_of(train.main, both, capsys)
     message = error_of(train.main, arguments(single, tmp_path / "new", "--shares", "1", "2"), capsys)
-    assert message.startswith("--shares: 2 numbers for 1 --data folders")
+    assert message.startswith("--shares: 2 numbers for 1 --data folder; give one")
     message = error_of(train.main, arguments(single, tmp_path / "new", "--imagenet"), capsys)
     assert "no such weights of resnet10" in message
     assert not (tmp_path / "new").exists()

@@ -7,6 +7,7 @@ import pytest
 from conftest import error_of
 from reconstruction_helpers import make_hands, two_hands, write_set
 
+from attentionhand.labels import interhand
 from attentionhand.reconstruction import interwild
 from attentionhand.reconstruction.data import LEFT, RIGHT, read_hands
 
@@ -51,7 +52,7 @@ def test_round_trip(arrays, tmp_path):
     source = write_set(tmp_path / "data", arrays)
     interwild.main(["--data", str(source), "--output_dir", str(tmp_path / "out")])
     hands, factor = read_hands(source), 100 if arrays["joints_3d"].ndim == 3 else 1
-    found = list(load_as_interwild(tmp_path / "out"))
+    found, labels = list(load_as_interwild(tmp_path / "out")), list(interhand.read(tmp_path / "out", "train"))
     assert len(found) == len(hands.photos)
     for row, (kind, seen, pixels, valid) in enumerate(found):
         right, left = hands.has_hand[row]
@@ -62,6 +63,10 @@ def test_round_trip(arrays, tmp_path):
                 ours, theirs = by_name(seen, side), factor * hands.joints_3d[row, side]
                 assert ours - ours[0] == pytest.approx(theirs - theirs[0], abs=1e-2)
                 assert by_name(pixels, side) == pytest.approx(hands.joints_2d[row, side], abs=0.5)
+        again = {hand.handedness: hand.joints_3d for hand in labels[row].hands}  # as attentionhand.prepare reads it
+        assert set(again) == {name for name, there in (("Right", right), ("Left", left)) if there}
+        for name, joints in again.items():
+            assert 1000 * joints == pytest.approx(by_name(seen, RIGHT if name == "Right" else LEFT), rel=1e-5)
         if right and left:
             assert by_name(seen, LEFT)[0] - by_name(seen, RIGHT)[0] == pytest.approx(hands.left_wrist[row], abs=1e-2)
 

@@ -24,6 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python attentionhand/reconstruction/interwild.py`
 
+from attentionhand.labels.interhand import TO_MEDIAPIPE
 from attentionhand.reconstruction.data import PALMS, HandSet, read_arrays, read_hands
 from core.runs.command_line import argument_parser, command_line
 from core.runs.errors import UserError
@@ -34,8 +35,6 @@ from core.runs.processes import progress, say
 PALM_MM = 100.0
 FAR = 200  # focal length in longer sides of the picture, where no camera is known: joints move by less than a pixel
 GOOD_FIT = 2.0  # pixels between joints_2d and the camera's projection of joints_3d, in the median
-# The place of each of a hand's 21 joints in MediaPipe's order: InterHand2.6M counts from the tips, the wrist is last.
-TO_MEDIAPIPE = [20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16]
 CAPTURE = "0"
 
 

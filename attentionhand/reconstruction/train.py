@@ -28,7 +28,7 @@ from core.runs.command_line import (
 )
 from core.runs.errors import UserError
 from core.runs.files import atomic_parts, check_writable
-from core.runs.processes import progress, say, start_accelerator
+from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
 from core.runs.run import Run
 from core.runs.software import software
 
@@ -86,7 +86,7 @@ def main(argv=None) -> None:
         "unit": unit,
         "steps": steps,  # the learning rate's way down depends on them
         "global_batch_size": batch_size,
-        **settings_of_data(sets),
+        **from_main_process(settings_of_data, sets),
     }
     facts = {"arguments": {**plain_arguments(args), "data": list(map(str, args.data))}, "software": software()}
     run = Run(args.output_dir / "reconstruction.json", settings, what="training")
@@ -167,7 +167,7 @@ def main(argv=None) -> None:
             with atomic_parts(args.output_dir, last="model.safetensors") as folder:
                 save_weights(folder, network, losses)
             run.finish(**facts)
-            say(f"{args.output_dir}: {steps} steps on {sum(sizes)} pictures, lengths in {unit}")
+            say(f"{args.output_dir}: {counted(steps, 'step')} on {counted(sum(sizes), 'picture')}, lengths in {unit}")
         accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -175,7 +175,8 @@ def main(argv=None) -> None:
 def check_shares(shares: list[float] | None, sets: int) -> None:
     """Raises UserError unless there is a positive share for each of the sets, or none at all."""
     if shares is not None and (len(shares) != sets or not all(0 < share < math.inf for share in shares)):
-        raise UserError(f"--shares: {len(shares)} numbers for {sets} --data folders; give a number above 0 for each")
+        given = f"{counted(len(shares), 'number')} for {counted(sets, '--data folder')}"
+        raise UserError(f"--shares: {given}; give one above 0 for each")
 
 
 if __name__ == "__main__":
