@@ -28,7 +28,10 @@ from synthetic_hands.hand import POSES
 REPRODUCE = Path(__file__).resolve().parents[1] / "attentionhand" / "reconstruction" / "reproduce.py"
 LAB_GESTURES, WILD_GESTURES = list(POSES)[::2], list(POSES)[1::2]
 HAND_BRIGHTNESS = 20  # a brighter pixel of a mesh image belongs to the hand
-TRAIN_ARGS = "--train_batch_size 8 --learning_rate 5e-4 --tas_model shared --tas_steps 5 --validation_steps 0"
+TRAIN_ARGS = (
+    "--train_batch_size 8 --learning_rate 5e-4 --tas_model shared --tas_steps 5 --validation_steps 0 "
+    "--checkpointing_steps 100 --num_workers 0"
+)
 DRAW_ARGS = "--guidance_scale 3 --num_inference_steps 10"
 RECONSTRUCTION_ARGS = "--backbone resnet10 --image_size 48 --learning_rate 1e-3"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.reconstruction_mini import DRAW_ARGS, RECONSTRUCTION_ARGS, REPRODUCE, TRAIN_ARGS
+from benchmarks.reconstruction_mini import RECONSTRUCTION_ARGS, REPRODUCE, TRAIN_ARGS
 from core.hands.detection import find_hands
 from core.hands.hand import Hand
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
@@ -31,6 +31,7 @@ from synthetic_hands.demo import MINI
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
 FAR = 100  # distance of the camera in longer sides of the picture: no perspective
+DRAW_ARGS = "--guidance_scale 1 --num_inference_steps 10"  # no guidance: all photos have the same text
 TEXT = "a light hand in front of a white wall"  # of every photo, in words that the miniature knows
 OTHER_SIDE = {"Left": "Right", "Right": "Left"}  # MediaPipe names hands as in a mirrored picture
 
@@ -43,7 +44,7 @@ def main(argv=None) -> None:
     add("--more_photos", type=Path, help="a further folder of photos to test on")
     add("--output_dir", type=Path, required=True, help="folder for data, models, pictures, tables")
     add("--num", type=positive_int, default=20, help="drawn hands of each of the 18 gestures to train on")
-    add("--num_photos", type=positive_int, default=80, help="photos of each sign, at most")
+    add("--num_photos", type=positive_int, default=200, help="photos of each sign, at most")
     add(
         "--num_samples", type=positive_int, default=1, help="pictures that a generator draws of each drawn hand's label"
     )

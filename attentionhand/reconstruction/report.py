@@ -184,7 +184,7 @@ def note_of(experiment: Experiment) -> str:
     seconds = sum(cost.seconds for cost in costs(experiment.records, experiment.steps()))
     minutes = counted(round(seconds / 60), "minute")
     return (
-        f"MPJPE, PA-MPJPE and MRRPE in {unit}. Each figure is the mean over the seeds ({seeds}) with the mean of their "
+        f"Errors in {unit}. Each figure is the mean over the seeds ({seeds}) with the mean of their "
         "95 % intervals over test labels in brackets: they do not hold the chance of another generator. Every row "
         "makes the same number of training steps. Bold: better than the lab alone, italic: worse, and the intervals do "
         "not overlap. Pictures are the lab's plus those that were added. "
