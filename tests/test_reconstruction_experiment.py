@@ -1,6 +1,7 @@
 """The table of the claim: its plan, its refusals, and the report of what was measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,15 @@ def test_every_script_takes_the_arguments_that_it_is_given(experiment):
             script_functions(step.script)["parse_args"](step.arguments)
 
 
+def test_the_mixing_ratio_reaches_every_training_of_two_sets(experiment):
+    mixed = replace(experiment, added_share=0.3)
+    for row in mixed.rows():
+        given = mixed.train_step(row, 0).arguments
+        assert ("--shares" in given) == (len(row.data) == 2)
+        if "--shares" in given:
+            assert given[given.index("--shares") + 1 :][:2] == ["0.7", "0.3"]
+
+
 def test_prompts_are_the_labs_meshes_with_texts_of_the_wild(experiment):
     experiment.write_prompts()
     lines = [json.loads(line) for line in (experiment.prompts / "modalities.json").read_text().splitlines()]
@@ -93,6 +103,7 @@ def test_refusals(experiment, tmp_path, capsys):
     assert "--test: the same one twice" in refused("--test", f"wild={experiment.wild}")
     assert "--seeds: the same one twice" in refused("--seeds", "1", "1")
     assert "there is no 'GAN'" in refused("--generators", "GAN")
+    assert "1.5 is not between 0 and 1" in refused("--added_share", "1.5")
     assert "--train_args: --no_tas is set by the experiment itself" in refused("--train_args=--no_tas")
     assert "labels from the lab must be for squares of --resolution 32" in refused("--resolution", "32")
     other = write_set(tmp_path / "mm", two_hands(4))

@@ -74,6 +74,7 @@ class Experiment:
     texts: Path | None = None  # new scenes, one a line (None: those of the wild pictures)
     resolution: int = 512  # pixels a side of generated pictures, and of the lab's
     num_samples: int = 3  # pictures of each label
+    added_share: float | None = None  # of the added pictures in a training (None: by the numbers of pictures)
     threshold: float = 10.0  # highest landmark error of a picture that is kept, in hand sizes
     sweep: list[float] = field(default_factory=list)  # further thresholds, for the last generator only
     train_args: list[str] = field(default_factory=list)  # further arguments of attentionhand.train
@@ -203,6 +204,8 @@ class Experiment:
         run = self.cell(row, seed) / "run"
         arguments = [text for folder in row.data for text in ("--data", str(folder))]
         arguments += ["--output_dir", str(run), "--seed", str(seed), "--resume_from_checkpoint", "latest"]
+        if self.added_share and len(row.data) > 1:
+            arguments += ["--shares", f"{1 - self.added_share:g}", f"{self.added_share:g}"]
         arguments += self.reconstruction_args
         outputs, name = [run / "model.safetensors", run / "losses.csv"], f"{row.folder}/seed_{seed}"
         step = self.script_step("train", name, "reconstruction/train.py", arguments, row.data, outputs)

@@ -28,7 +28,7 @@ from core.runs.steps import print_plan, run_step, script_functions
 OWNED = {  # options of the scripts that the experiment sets by itself
     "train": ("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
     "draw": ("--weights", "--sample_path", "--output_dir", "--num_samples", "--resolution"),
-    "reconstruction": ("--data", "--output_dir", "--seed"),
+    "reconstruction": ("--data", "--output_dir", "--seed", "--shares"),
 }
 
 
@@ -48,6 +48,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--resolution", type=positive_int, default=512, help="pixels a side of generated and of the lab's pictures")
     add("--num_samples", type=positive_int, default=3, help="pictures that a generator draws of each label")
+    add("--added_share", type=share, help="of the added pictures in a training (default: by the numbers of pictures)")
     add("--threshold", type=positive_float, default=10.0, help="highest landmark error of a picture, in hand sizes")
     add("--sweep", type=positive_float, nargs="+", default=[], help="further thresholds to compare, last generator")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks; averaged")
@@ -77,6 +78,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """argparse type: a number between 0 and 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def stage_list(text: str) -> list[str]:
     """argparse type."""
     from attentionhand.reconstruction.experiment import STAGES
@@ -97,7 +106,8 @@ def main(argv=None) -> None:
     unknown = sorted(set(args.generators or []) - set(GENERATORS))
     if unknown:
         raise UserError(f"--generators: there is no '{unknown[0]}', but {', '.join(GENERATORS)}")
-    shared = "lab wild upper_bound output_dir texts resolution num_samples threshold sweep seeds bootstrap".split()
+    shared = "lab wild upper_bound output_dir texts resolution num_samples added_share".split()
+    shared += "threshold sweep seeds bootstrap".split()
     experiment = Experiment(
         tests=dict(args.test),
         generators=args.generators or list(GENERATORS),
