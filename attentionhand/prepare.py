@@ -45,7 +45,7 @@ from core.runs.sheets import contact_sheet, save_png
 
 CHECKED_FIRST = 32  # labels whose axes, units and order of joints are checked before anything is written
 LABELS_A_TASK, TASKS_AHEAD = 8, 3  # of a worker process
-SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels a side
+SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels per side
 ZOOM = 2.2  # side of an overlay in sides of the hands' box
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones

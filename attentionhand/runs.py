@@ -15,6 +15,7 @@ from core.runs.files import fingerprint, fingerprint_if_local
 from core.runs.run import Record, damaged, read_record, refuse_unfinished
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
+PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
 STAGE_FILE = "diffusion_pytorch_model.safetensors"
 LOSS_COLUMNS = ("step", "global_loss", "local_loss")
 

@@ -23,7 +23,7 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--size", choices=("mini", "sd15"), default="mini", help="a UNet of 7 M weights, or Stable Diffusion's 860 M")
-    add("--resolution", type=positive_int, default=256, help="pixels a side; latents are an eighth")
+    add("--resolution", type=positive_int, default=256, help="pixels per side; latents are an eighth")
     add("--tas_steps", type=positive_int, default=50, help="gradient steps of the text attention stage")
     add("--train_batch_size", type=positive_int, default=1, help="samples of ours; the released code takes one")
     args = parser.parse_args(argv)
@@ -115,7 +115,8 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
 
     from attentionhand.text_attention import STEP_SIZE, attention_loss
 
-    kept, before, side = [], unet.attn_processors, latents.shape[-1] // 4
+    before, side = unet.attn_processors, latents.shape[-1] // 4
+    kept: list[tuple[bool, torch.Tensor]] = []
     unet.set_attn_processor(dict.fromkeys(before, EveryMap(kept)))
     for scale in torch.linspace(1, 0.5, steps).sqrt().tolist():
         kept.clear()

@@ -1,7 +1,7 @@
 """Speed of the metrics, side by side in one run: features, hand detection, and FID's distance.
 
-The pictures are drawn hands; Inception v3 has random weights, which take as long as trained ones. "As released" reads
-every picture into memory first, one after the other, in one process.
+The pictures are drawn hands; Inception v3 has random weights, which take as long as trained ones. "In memory" reads all
+pictures first, then takes them one by one in one process, as the released code does.
 
 Example:
   python -m benchmarks.metrics --images 96
@@ -47,7 +47,7 @@ def main(argv=None) -> None:
 
 
 def time_features(photos: list[Path], folder: Path) -> None:
-    """Feature extraction of the released protocol, as released and streamed by worker processes."""
+    """Feature extraction of the released protocol, from memory and streamed by worker processes."""
     import torch
     from torchvision import transforms
     from torchvision.models import inception_v3
@@ -61,7 +61,7 @@ def time_features(photos: list[Path], folder: Path) -> None:
     extractor = load_inception("released", weights, device)
     prepare = transforms.Compose([transforms.Resize(299), transforms.CenterCrop(299), transforms.PILToTensor()])
 
-    def as_released() -> None:
+    def in_memory() -> None:
         pictures = [prepare(load_photo(path)) for path in photos]
         with torch.inference_mode():
             for start in range(0, len(pictures), 50):
@@ -70,9 +70,9 @@ def time_features(photos: list[Path], folder: Path) -> None:
     def streamed(num_workers: int) -> None:
         extract(photos, extractor, protocol="released", crop="whole", batch_size=32, num_workers=num_workers)
 
-    as_released()  # warm up
+    in_memory()  # warm up
     for name, function in [
-        ("as released", as_released),
+        ("in memory", in_memory),
         ("1 process", lambda: streamed(1)),
         (f"{cpu_count()} worker processes", lambda: streamed(cpu_count())),
     ]:
@@ -80,9 +80,9 @@ def time_features(photos: list[Path], folder: Path) -> None:
 
 
 def time_hands(photos: list[Path]) -> None:
-    """MediaPipe on at most 2 hands, at FID-H's confidence and at HAND-CONF's."""
+    """Detection of at most 2 hands, at FID-H's confidence and at HAND-CONF's."""
 
-    def as_released(confidence: float) -> None:
+    def in_memory(confidence: float) -> None:
         for picture in [load_photo(path) for path in photos]:
             find_hands(picture, max_num_hands=2, min_detection_confidence=confidence)
 
@@ -91,13 +91,14 @@ def time_hands(photos: list[Path]) -> None:
         list(map_photos(function, photos, num_workers=num_workers))
 
     for confidence in (0.5, 0.0):
-        as_released(confidence)  # warm up
-        for name, function, more in [
-            ("as released, one by one", as_released, ()),
-            ("1 worker", by_workers, (1,)),
-            (f"{cpu_count()} workers, their start included", by_workers, (cpu_count(),)),
-        ]:
-            spent = seconds(functools.partial(function, confidence, *more))
+        in_memory(confidence)  # warm up
+        ways = {
+            "in memory, one by one": functools.partial(in_memory, confidence),
+            "1 worker": functools.partial(by_workers, confidence, 1),
+            f"{cpu_count()} workers, their start included": functools.partial(by_workers, confidence, cpu_count()),
+        }
+        for name, way in ways.items():
+            spent = seconds(way)
             print(f"| {name} | {confidence} | {len(photos) / spent:.1f} |", flush=True)
 
 

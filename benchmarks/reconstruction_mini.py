@@ -32,7 +32,7 @@ TRAIN_ARGS = (
     "--train_batch_size 8 --learning_rate 5e-4 --tas_model shared --tas_steps 5 --validation_steps 0 "
     "--checkpointing_steps 100 --num_workers 0"
 )
-DRAW_ARGS = "--guidance_scale 3 --num_inference_steps 10"
+DRAW_ARGS = "--guidance_scale 3 --num_inference_steps 10 --batch_size 16"
 RECONSTRUCTION_ARGS = "--backbone resnet10 --image_size 48 --learning_rate 1e-3"
 
 

@@ -31,7 +31,7 @@ from synthetic_hands.demo import MINI
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
 FAR = 100  # distance of the camera in longer sides of the picture: no perspective
-DRAW_ARGS = "--guidance_scale 1 --num_inference_steps 10"  # no guidance: all photos have the same text
+DRAW_ARGS = "--guidance_scale 1 --num_inference_steps 10 --batch_size 16"  # no guidance: all photos have the same text
 TEXT = "a light hand in front of a white wall"  # of every photo, in words that the miniature knows
 OTHER_SIDE = {"Left": "Right", "Right": "Left"}  # MediaPipe names hands as in a mirrored picture
 

@@ -23,8 +23,8 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--size", choices=("tiny", "sd14"), default="tiny", help="the demo's UNet, or Stable Diffusion 1.4's 860 M")
-    add("--resolution", type=positive_int, default=512, help="pixels a side; latents are an eighth (tiny: a quarter)")
-    add("--train_batch_size", type=positive_int, default=1, help="photos a step")
+    add("--resolution", type=positive_int, default=512, help="pixels per side; latents are an eighth (tiny: a quarter)")
+    add("--train_batch_size", type=positive_int, default=1, help="photos per step")
     add("--steps", type=positive_int, default=5, help="steps to time, after one to warm up")
     add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the UNet's arithmetic")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")

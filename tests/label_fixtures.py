@@ -90,7 +90,7 @@ def write_ply(path: Path, mesh: Mesh, *, binary: bool) -> None:
 
 
 def write_freihand(root: Path, hands, vertices, backgrounds: int = 1) -> None:
-    """`vertices` are MANO's of each hand; FreiHAND's pictures are 224 pixels a side."""
+    """`vertices` are MANO's of each hand; FreiHAND's pictures are 224 pixels per side."""
     matrix = [[CAMERA.focal[0], 0, CAMERA.center[0]], [0, CAMERA.focal[1], CAMERA.center[1]], [0, 0, 1]]
     write_json(root / "training_K.json", [matrix] * len(hands))
     write_json(root / "training_xyz.json", [hand.joints.tolist() for hand in hands])

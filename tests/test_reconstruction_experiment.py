@@ -134,8 +134,8 @@ def test_the_report(experiment, capsys):
             kept.mkdir()
             (kept / "modalities.json").write_text("{}\n{}\n{}\n")
             (kept / "export.json").write_text(json.dumps({"accepted": 3, "of": 12}))
-            found = dict.fromkeys(("hand found", "landmark error", "PCK@0.2"), [0.5, 0.4, None])
-            kept.with_suffix(".json").write_text(json.dumps(found))
+            found = dict.fromkeys(report.LABEL_SCORES, [0.5, 0.4, 0.6])
+            kept.with_suffix(".json").write_text(json.dumps({"scores": found}))
     report.write_report(experiment, {})
     text = (experiment.output_dir / "table.md").read_text()
     assert "| wild | + AttentionHand | 4 + 3 | **0.200 [0.150, 0.250]**" in text

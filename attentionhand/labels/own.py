@@ -50,7 +50,7 @@ def read_joints(root: Path, *, axes: str | None, unit: str | None, image_size: i
 
     Args:
         axes, unit: instead of the file's own; without either "opengl" and "m".
-        image_size: pixels a side, where neither the file nor a photo says it.
+        image_size: pixels per side, where neither the file nor a photo says it.
     """
     path = root / "joints.npz" if root.is_dir() else root
     content = load_joints(path)

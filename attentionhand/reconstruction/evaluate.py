@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python atte
 
 from core.metrics.intervals import bootstrap_interval
 from core.metrics.options import resamples
+from core.metrics.scores import NO_SCORE, Score
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import check_outputs, write_json
@@ -44,14 +45,6 @@ class Predictions(NamedTuple):
     joints: np.ndarray  # (N, 2, 21, 3) each hand from its own wrist
     left_wrist: np.ndarray  # (N, 3) left minus right wrist
     presence: np.ndarray  # (N, 2) logits
-
-
-class Score(NamedTuple):
-    """A mean and its 95 % interval; NaN where there is nothing to measure."""
-
-    value: float
-    low: float
-    high: float
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -165,7 +158,7 @@ def score_of(values: np.ndarray, labels: np.ndarray, *, bootstrap: int, seed: in
         labels = np.repeat(labels, values.shape[1])
     known = ~np.isnan(values.ravel())
     if not known.any():
-        return Score(float("nan"), float("nan"), float("nan"))
+        return NO_SCORE
     measured, of = values.ravel()[known].astype(float), labels.ravel()[known]
     return Score(float(measured.mean()), *bootstrap_interval(measured, of, resamples=bootstrap, seed=seed))
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER, Score
+from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER
 from attentionhand.reconstruction.experiment import Experiment, Row, paths_under
 from core.metrics import table
-from core.metrics.table import Cell
+from core.metrics.scores import Score
+from core.metrics.table import Cell, TableRow
 from core.runs import page
 from core.runs.errors import UserError
 from core.runs.files import atomic_file, read_lines, write_json, write_text
@@ -40,6 +41,7 @@ PUBLISHED_NOTE = (
     "model: only the order of the rows can be compared."
 )
 LABELS = ("test", "trained on", "pictures")
+LABEL_SCORES = ("hand found", "landmark error 2D", "landmark error 3D", "PCK@0.2")  # of attentionhand.evaluate
 GRID_LABELS = 6  # on grid.png
 Results = dict[tuple[str, str], dict[str, Score]]  # by test and row
 
@@ -89,8 +91,7 @@ def collect(experiment: Experiment) -> Results:
         for test in experiment.tests:
             seeds = [read_scores(experiment.scores(row, seed, test))[1] for seed in experiment.seeds]
             results[test, row.name] = {
-                metric: Score(*np.mean([scores[metric] for scores in seeds], axis=0).tolist())
-                for metric in LOWER_IS_BETTER
+                metric: table.mean_score([scores[metric] for scores in seeds]) for metric in LOWER_IS_BETTER
             }
     return results
 
@@ -149,24 +150,16 @@ def mark_of(score: Score, base: Score, lower_is_better: bool) -> str:
 
 def kept_lines(experiment: Experiment) -> list[list[Cell]]:
     """How well the generated hands follow their labels, and how many pictures each threshold keeps."""
-    lines = [
-        [
-            Cell(text)
-            for text in ("generator", "threshold", "pictures kept", "hand found ↑", "landmark error ↓", "PCK@0.2 ↑")
-        ]
-    ]
+    labels = ("generator", "threshold", "pictures kept")
+    lines = [table.headings(labels, LABEL_SCORES)]
     for one in experiment.chosen:
         for threshold in sorted({experiment.threshold, *(experiment.sweep if one is experiment.ours else [])}):
             kept = experiment.kept(one, threshold)
             counts = read_json(kept / "export.json", f"{kept}: damaged")
-            scores = read_json(kept.with_suffix(".json"), f"{kept}: damaged")
-            found = [
-                score_text(Score(*(math.nan if x is None else x for x in scores[name])))
-                for name in ("hand found", "landmark error", "PCK@0.2")
-            ]
-            lines.append(
-                [Cell(text) for text in (one.name, f"{threshold:g}", f"{counts['accepted']} of {counts['of']}", *found)]
-            )
+            found = read_json(kept.with_suffix(".json"), f"{kept}: damaged")["scores"]
+            scores = {name: Score(*(math.nan if x is None else x for x in found[name])) for name in LABEL_SCORES}
+            texts = (one.name, f"{threshold:g}", f"{counts['accepted']} of {counts['of']}")
+            lines.append(table.cells(TableRow(texts, scores), LABEL_SCORES))
     return lines
 
 
