@@ -9,7 +9,7 @@ from attentionhand.reconstruction.data import HandSet, crop, crop_matrix
 from core.runs.photos import load_photo
 from core.runs.sheets import contact_sheet
 
-CELL, ACROSS = 240, 3  # pixels a side of a picture; pairs of pictures in a row
+CELL, ACROSS, GAP = 240, 3, 6  # pixels a side of a picture; pairs of pictures in a row; pixels between them
 BONES = [(4 * finger + joint if joint else 0, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)]
 COLOURS = ((220, 60, 60), (240, 170, 40), (70, 180, 80), (60, 130, 230), (170, 90, 210))  # thumb to pinky
 
@@ -38,6 +38,7 @@ def both_skeletons(hands: HandSet, predicted: np.ndarray, row: int) -> list[Imag
         placed = true_2d[0] + pixels_a_unit(true_2d, true_3d) * predicted[row, side, :, :2]
         for tile, joints in zip(tiles, (placed, true_2d), strict=True):
             draw_skeleton(tile, joints @ matrix[:, :2].T + matrix[:, 2])
+    tiles[1].paste("white", (CELL - GAP, 0, CELL, CELL))  # between a pair and the next
     return tiles
 
 
