@@ -66,7 +66,7 @@ def read_hands(folder: Path) -> HandSet:
         UserError: a missing or damaged file, no 3D labels, no handedness, counts that do not agree, an unknown unit,
             axes that do not fit the pictures, labels outside their pictures.
     """
-    photos = read_photo_paths(folder / "modalities.json")
+    photos = paths_of(folder, "rgb")
     path = folder / "joints.npz"
     content = read_arrays(path)
     for name, lacks in (("joints_3d", "3D labels"), ("joints_2d", "joints in pixels"), ("handedness", "handedness")):
@@ -91,26 +91,28 @@ def read_hands(folder: Path) -> HandSet:
     return hands
 
 
-def read_photo_paths(path: Path) -> list[Path]:
-    """The files under "rgb" of a `modalities.json`; a path may begin with the folder's own name, as released.
+def paths_of(folder: Path, key: str) -> list[Path]:
+    """The files of a folder's modalities.json under "rgb", "mesh" or "text", a line each.
+
+    A path may begin with the folder's own name, as released.
 
     Raises:
-        UserError: a missing or damaged file, or a picture that is not there.
+        UserError: a missing or damaged file, or one that is not there.
     """
-    photos = []
+    path, files = folder / "modalities.json", []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            name = json.loads(line)["rgb"]
+            name = json.loads(line)[key]
         except (ValueError, TypeError, KeyError):
-            raise UserError(f'{path}: line {number}: not a JSON object with "rgb", the picture\'s file') from None
+            raise UserError(f'{path}: line {number}: not a JSON object with "{key}", a file\'s path') from None
         if not isinstance(name, str) or leaves_folder(name):
             raise UserError(f"{path}: line {number}: '{name}' is not a path inside the folder")
-        places = (path.parent / name, path.parent.joinpath(*Path(name).parts[1:]))
-        photo = next((place for place in places if place.is_file()), None)
-        if photo is None:
+        places = (folder / name, folder.joinpath(*Path(name).parts[1:]))
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
             raise UserError(f"{path}: line {number}: no file '{name}'")
-        photos.append(photo)
-    return photos
+        files.append(file)
+    return files
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

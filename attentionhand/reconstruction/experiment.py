@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from attentionhand.reconstruction.data import check_same_unit, read_hands
+from attentionhand.reconstruction.data import check_same_unit, paths_of, read_hands
 from core.runs.errors import UserError
 from core.runs.files import atomic_folder, read_lines, write_lines, write_text
 from core.runs.steps import Step
@@ -162,7 +162,7 @@ class Experiment:
     def write_prompts(self) -> None:
         """The lab's meshes, each with a text of the wild drawn at random: an AttentionHand folder without photos."""
         texts = read_lines(self.texts) if self.texts else texts_of(self.wild)
-        meshes = paths_under("mesh", self.lab)
+        meshes = paths_of(self.lab, "mesh")
         chosen = np.random.default_rng(0).integers(len(texts), size=len(meshes))
         with atomic_folder(self.prompts) as folder:
             lines = []
@@ -245,7 +245,7 @@ class Experiment:
                     f"{sets[0].photos[0]}: {picture.width}x{picture.height} pixels; labels from the lab must be for "
                     f"squares of --resolution {self.resolution} (attentionhand.prepare --crop --size)"
                 )
-        paths_under("mesh", self.lab)
+        paths_of(self.lab, "mesh")
         if self.texts is None:
             texts_of(self.wild)
 
@@ -255,25 +255,6 @@ def name_of(threshold: float) -> str:
     return f"{threshold:g}".replace(".", "_")
 
 
-def paths_under(key: str, folder: Path) -> list[Path]:
-    """The files of a folder's modalities.json under "rgb", "mesh" or "text".
-
-    Raises:
-        UserError: a line without them, or a file that is not there.
-    """
-    path, paths = folder / "modalities.json", []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            name = json.loads(line)[key]
-            found = [place for place in (folder / name, folder.parent / name) if place.is_file()]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f'{path}: line {number}: not a JSON object with "{key}"') from None
-        if not found:
-            raise UserError(f"{path}: line {number}: no file '{name}'")
-        paths.append(found[0])
-    return paths
-
-
 def texts_of(folder: Path) -> list[str]:
     """The first lines of a folder's texts. Raises UserError where they are missing."""
-    return [read_lines(path)[0] for path in paths_under("text", folder)]
+    return [read_lines(path)[0] for path in paths_of(folder, "text")]

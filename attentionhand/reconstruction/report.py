@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from attentionhand.reconstruction.data import paths_of
 from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER
-from attentionhand.reconstruction.experiment import Experiment, Row, paths_under
+from attentionhand.reconstruction.experiment import Experiment, Row
 from core.metrics import table
 from core.metrics.scores import Score
 from core.metrics.table import Cell, TableRow
@@ -201,7 +202,7 @@ def write_csv(path: Path, experiment: Experiment, results: Results, rows: Sequen
 
 def generator_grid(experiment: Experiment) -> Image.Image:
     """Evenly chosen labels: the picture from the lab, its mesh image, and the first picture of each generator."""
-    photos, meshes = (paths_under(key, experiment.lab) for key in ("rgb", "mesh"))
+    photos, meshes = (paths_of(experiment.lab, key) for key in ("rgb", "mesh"))
     numbers = np.unique(np.linspace(0, len(photos) - 1, GRID_LABELS).round().astype(int))
     rows = [
         [photos[number], meshes[number], *(experiment.drawn(one, number) for one in experiment.chosen)]
