@@ -16,7 +16,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
@@ -45,13 +45,25 @@ from core.runs.processes import counted, from_main_process, progress, say, start
 from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
 
+if TYPE_CHECKING:
+    from attentionhand.data import Sample
+
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
-# Arguments that may differ between a run and its continuation.
+# Arguments that the weights do not depend on, and may differ between a run and its continuation.
 NOT_SETTINGS = {
-    *("data_dir", "output_dir", "num_workers", "gradient_checkpointing", "report_to", "save_single_file"),
-    *("max_train_steps", "num_train_epochs", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
+    "data_dir",  # its contents are what counts
+    "output_dir",
+    "num_workers",
+    "gradient_checkpointing",  # the same numbers for less memory
+    "report_to",
+    "save_single_file",
+    "max_train_steps",  # a run may be extended
+    "num_train_epochs",
     "logging_steps",
+    "validation_steps",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
     "resume_from_checkpoint",
 }
 VALIDATION_SAMPLES = 4
@@ -119,9 +131,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@command_line
-def main(argv=None) -> None:
-    args = parse_args(argv)
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before anything heavy is imported."""
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
     if not args.no_tas and args.tas_model != "shared":
         check_model_path(args.tas_model, None, None)
@@ -142,18 +153,12 @@ def main(argv=None) -> None:
         inputs = (args.pretrained_model_name_or_path, args.tas_model, args.resume_path, args.resume_from_checkpoint)
         check_single_file(args.save_single_file, args.output_dir, [Path(path) for path in inputs if path])
 
-    from attentionhand.data import check_views, content_hash, load_batches, read_modalities
 
-    samples = read_modalities(args.data_dir / "modalities.json")
-    accelerator = start_accelerator(
-        mixed_precision=args.mixed_precision,
-        allow_tf32=args.allow_tf32,
-        report_to=args.report_to,
-        output_dir=args.output_dir,
-    )
-    batch_size = args.train_batch_size * accelerator.num_processes
-    steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
-    settings = {
+def settings_of(args: argparse.Namespace, samples: "Sequence[Sample]", batch_size: int) -> dict[str, Any]:
+    """All that the weights depend on, but for the number of steps: a run may be extended."""
+    from attentionhand.data import content_hash
+
+    return {
         **plain_arguments(args, without=NOT_SETTINGS),
         "pretrained_model_name_or_path": model_identity(args.pretrained_model_name_or_path),
         "original_config": model_identity(args.original_config),
@@ -164,23 +169,45 @@ def main(argv=None) -> None:
         "samples": len(samples),
         "data_sha256": from_main_process(content_hash, samples),
     }
+
+
+@command_line
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    check_args(args)
+
+    from attentionhand.data import check_views, load_batches, read_modalities
+
+    samples = read_modalities(args.data_dir / "modalities.json")
+    accelerator = start_accelerator(
+        mixed_precision=args.mixed_precision,
+        allow_tf32=args.allow_tf32,
+        report_to=args.report_to,
+        output_dir=args.output_dir,
+    )
+    batch_size = args.train_batch_size * accelerator.num_processes
+    steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
     facts = {
         "steps": steps,
         "base_model": args.pretrained_model_name_or_path,
         "arguments": plain_arguments(args),
         "software": software(),
     }
-    run = Run(args.output_dir / TRAINING, settings, what="training")
+    run = Run(args.output_dir / TRAINING, settings_of(args, samples, batch_size), what="training")
     with run.hold():
         accelerator.wait_for_everyone()  # the main process holds the folder
-        if is_finished(run, steps, args.resume_from_checkpoint):
+        if has_made(run, steps, args.resume_from_checkpoint):
             say(f"{args.output_dir}: already finished with these settings and {counted(steps, 'step')}")
             if args.save_single_file and accelerator.is_main_process:
                 from attentionhand.weights import save_run_as_single_file
 
-                base = {"original_config": args.original_config, "config": args.config}
-                model = args.pretrained_model_name_or_path
-                save_run_as_single_file(args.output_dir, args.save_single_file, model, **base)
+                save_run_as_single_file(
+                    args.output_dir,
+                    args.save_single_file,
+                    args.pretrained_model_name_or_path,
+                    original_config=args.original_config,
+                    config=args.config,
+                )
             accelerator.end_training()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
@@ -202,16 +229,15 @@ def main(argv=None) -> None:
         from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
         from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
         from attentionhand.hand_words import excited_positions, warn_of_texts
-        from attentionhand.text_attention import excite_views
         from attentionhand.training import (
-            decoder_checkpointing,
             decoder_of,
             make_optimizer,
             share_gradients,
             text_attention_unet,
+            training_step,
             validate,
         )
-        from attentionhand.visual_attention import draw_noise, new_stage, noisy_views, view_loss
+        from attentionhand.visual_attention import draw_noise, new_stage
         from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import training_scheduler
@@ -295,24 +321,27 @@ def main(argv=None) -> None:
             noise = draw_noise(args.seed, step, shape, own, device)
             own_texts = [texts[row] for row in rows]
             positions = excited_positions(pipe.tokenizer, own_texts, args.tas_tokens, args.tas_verbs)
-            with accelerator.autocast():
-                views = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=args.local_view)
-                if tas_unet is not None and step % args.tas_every == 0:
-                    views = excite_views(tas_unet, views, noise.timesteps, prompt_embeds, steps=args.tas_steps)
-            view_losses = []
-            for view in views:  # one after the other: the same gradient for half the memory
-                with accelerator.autocast(), decoder_checkpointing(pipe.unet, args.gradient_checkpointing):
-                    loss = view_loss(
-                        pipe.unet, stage, noise.timesteps, prompt_embeds, view, only_mid_control=args.only_mid_control
-                    )
-                accelerator.backward(loss / len(views))
-                view_losses.append(loss.detach())
+            losses_of_views = training_step(
+                accelerator,
+                pipe,
+                stage,
+                tas_unet if step % args.tas_every == 0 else None,
+                noise_scheduler,
+                pair,
+                prompt_embeds,
+                noise,
+                positions,
+                local_view=args.local_view,
+                tas_steps=args.tas_steps,
+                only_mid_control=args.only_mid_control,
+                gradient_checkpointing=args.gradient_checkpointing,
+            )
             share_gradients(accelerator, parameters)
             optimizer.step()
             optimizer.zero_grad()
 
             done, is_last = step + 1, step + 1 == steps
-            waiting.append(torch.stack(view_losses))
+            waiting.append(losses_of_views)
             pictures_due, checkpoint_due = (
                 is_due(every, done, is_last) for every in (args.validation_steps, args.checkpointing_steps)
             )
@@ -378,7 +407,7 @@ def check_single_file(path: Path, output_dir: Path, inputs: Sequence[Path]) -> N
         raise UserError(f"--save_single_file {path}: would overwrite weights of the run itself")
 
 
-def is_finished(run: Run, steps: int, resume: str | None) -> bool:
+def has_made(run: Run, steps: int, resume: str | None) -> bool:
     """Whether the run is finished with as many steps; False where it is to be started, resumed or extended.
 
     Raises:

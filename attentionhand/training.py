@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
+from diffusers import ControlNetModel, DDPMScheduler, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from torchvision.transforms.functional import to_pil_image
 
-from attentionhand.data import Sample, views
+from attentionhand.data import Sample, ViewPair, views
 from attentionhand.sampling import draw
-from attentionhand.text_attention import layers_at
+from attentionhand.text_attention import excite_views, layers_at
+from attentionhand.visual_attention import StepNoise, noisy_views, view_loss
 from core.diffusion.encoding import latent_shape
 from core.diffusion.sampling import start_noise
 from core.diffusion.stable_diffusion import load_stable_diffusion
@@ -46,6 +47,47 @@ def text_attention_unet(tas_model: str, pipe: StableDiffusionPipeline) -> UNet2D
 def decoder_of(unet: UNet2DConditionModel) -> torch.nn.ModuleList:
     """The UNet's way up and its output, which --sd_unlocked trains."""
     return torch.nn.ModuleList([unet.up_blocks, unet.conv_norm_out, unet.conv_out])
+
+
+def training_step(
+    accelerator: Accelerator,
+    pipe: StableDiffusionPipeline,
+    stage: ControlNetModel | T2IAdapter,
+    tas_unet: UNet2DConditionModel | None,
+    noise_scheduler: DDPMScheduler,
+    pair: ViewPair,
+    prompt_embeds: torch.Tensor,
+    noise: StepNoise,
+    positions: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
+    *,
+    local_view: str,
+    tas_steps: int,
+    only_mid_control: bool,
+    gradient_checkpointing: bool,
+) -> torch.Tensor:
+    """A batch through both stages of the paper: TAS moves the noisy latents, VAS gets the gradient of their loss.
+
+    Args:
+        tas_unet: of the text attention stage; None leaves it out.
+        pair: the global and the local views of B samples, on the device, with prompt_embeds (B, 77, hidden).
+        positions: the tokens to excite in each text, in the global and in the local view.
+        local_view, tas_steps, only_mid_control: as the options of attentionhand.train.
+
+    Returns:
+        The losses of the views, (1,) or (2,), whose mean is `attentionhand_loss`; one view is back-propagated after the
+        other, which gives the same gradient for half the memory.
+    """
+    with accelerator.autocast():
+        noisy = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=local_view)
+        if tas_unet is not None:
+            noisy = excite_views(tas_unet, noisy, noise.timesteps, prompt_embeds, steps=tas_steps)
+    losses = []
+    for view in noisy:
+        with accelerator.autocast(), decoder_checkpointing(pipe.unet, gradient_checkpointing):
+            loss = view_loss(pipe.unet, stage, noise.timesteps, prompt_embeds, view, only_mid_control=only_mid_control)
+        accelerator.backward(loss / len(noisy))
+        losses.append(loss.detach())
+    return torch.stack(losses)
 
 
 def make_optimizer(
