@@ -26,9 +26,15 @@ from core.runs.processes import num_processes, say
 from core.runs.steps import print_plan, run_step, script_functions
 
 OWNED = {  # options of the scripts that the experiment sets by itself
-    "train": ("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
-    "draw": ("--weights", "--sample_path", "--output_dir", "--num_samples", "--resolution"),
-    "reconstruction": ("--data", "--output_dir", "--seed", "--shares"),
+    "train": (
+        *("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
+        "--pretrained_model_name_or_path",
+    ),
+    "draw": (
+        *("--weights", "--sample_path", "--output_dir", "--num_samples", "--resolution"),
+        "--pretrained_model_name_or_path",
+    ),
+    "reconstruction": ("--data", "--output_dir", "--seed", "--shares", "--max_train_steps", "--num_train_epochs"),
 }
 
 
@@ -51,6 +57,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--added_share", type=share, help="of the added pictures in a training (default: by the numbers of pictures)")
     add("--threshold", type=positive_float, default=10.0, help="highest landmark error of a picture, in hand sizes")
     add("--sweep", type=positive_float, nargs="+", default=[], help="further thresholds to compare, last generator")
+    add("--steps", type=positive_int, default=20000, help="training steps of every network for reconstruction")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks; averaged")
     add("--generators", nargs="+", help="only these of base, controlnet, without_tas, with_tas (default: all)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
@@ -112,6 +119,7 @@ def main(argv=None) -> None:
         tests=dict(args.test),
         generators=args.generators or list(GENERATORS),
         base_model=args.pretrained_model_name_or_path,
+        network_steps=args.steps,
         **{f"{script}_args": getattr(args, f"{script}_args") for script in OWNED},
         **{name: getattr(args, name) for name in shared},
     )
