@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
@@ -11,9 +11,18 @@ from safetensors.torch import load_file
 from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
 from attentionhand.weights import save_single_file
 from core.diffusion.stable_diffusion import model_bytes
+from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_parts
 from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
+from core.runs.schema import misfit, positive
+
+
+class CheckpointState(TypedDict):
+    """What a checkpoint's state.json holds beside its run's settings."""
+
+    step: Annotated[int, positive]  # how many have been made
+    scaler: dict[str, float] | None  # fp16 only
 
 
 def save_finished(
@@ -109,13 +118,16 @@ def load_checkpoint(
     """
     state = run.state_of(checkpoint)
     try:
+        if problem := misfit(state, CheckpointState):
+            raise ValueError(problem)
         step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
         if step != len(losses):
             raise ValueError(f"step {step}, but {len(losses)} losses")
         stage.load_state_dict(load_file(checkpoint / STAGE_FILE))
         if unet is not None:
             unet.load_state_dict(load_file(checkpoint / "unet" / STAGE_FILE))
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters))
         if scaler:
             scaler.load_state_dict(state["scaler"])
     except UserError:

@@ -64,7 +64,7 @@ def main(argv=None) -> None:
     pictures = [path for path in list_photos(args.image_folder) if path.name != "sheet.png"]
     names = content.get("name", np.array([])).tolist()
     indices = label_indices(pictures, len(labels), names, args.image_folder)
-    check_outputs(args.json)
+    check_outputs(args.json, inputs=[args.labels, *pictures])
     if args.shuffle and (args.export or len(labels) < 2):
         raise UserError("--shuffle needs at least two labels, and its pictures can't be exported")
     if args.export:

@@ -10,13 +10,21 @@ output/attentionhand/
 """
 
 from pathlib import Path
+from typing import Annotated, TypedDict
 
-from core.runs.files import fingerprint, fingerprint_if_local
-from core.runs.run import Record, damaged, read_record, refuse_unfinished
+from core.runs.files import fingerprint
+from core.runs.run import Record, check_content, read_record, refuse_unfinished
+from core.runs.schema import positive
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 STAGE_FILE = "diffusion_pytorch_model.safetensors"
 LOSS_COLUMNS = ("step", "global_loss", "local_loss")
+
+
+class TrainingFacts(TypedDict):
+    """What is taken from the record of a training."""
+
+    steps: Annotated[int, positive]
 
 
 def finished_training(weights: Path) -> Record | None:
@@ -33,10 +41,8 @@ def finished_training(weights: Path) -> Record | None:
 
 def steps_of(folder: Path, record: Record) -> int:
     """How many steps a finished training has made. Raises UserError where its record does not tell."""
-    steps = record.facts.get("steps")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise damaged(folder / TRAINING, f"its steps are {steps!r}")
-    return steps
+    check_content(folder / TRAINING, record.facts, TrainingFacts)
+    return record.facts["steps"]
 
 
 def weights_fingerprint(weights: Path) -> str:
@@ -45,8 +51,3 @@ def weights_fingerprint(weights: Path) -> str:
         return fingerprint(weights)
     parts = [weights / "config.json", *sorted(weights.glob("diffusion_pytorch_model*")), weights / "unet"]
     return "".join(fingerprint(part) for part in parts if part.exists())
-
-
-def model_identity(model: str | None) -> str | None:
-    """The hash of a model on this machine, whatever its path, or the name of a model of the hub."""
-    return fingerprint_if_local(model) or model

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
-from attentionhand.runs import STAGE_FILE, TRAINING, finished_training, model_identity, steps_of, weights_fingerprint
+from attentionhand.runs import STAGE_FILE, TRAINING, finished_training, steps_of, weights_fingerprint
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_model_options, add_training_options
 from core.runs.command_line import (
@@ -28,11 +28,12 @@ from core.runs.command_line import (
     command_line,
     learning_rate,
     natural_int,
+    pixels,
     plain_arguments,
     positive_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import check_outputs, check_writable
+from core.runs.files import check_outputs, check_writable, model_identity
 from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
 from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
@@ -55,7 +56,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_dir", type=Path, default=Path("output/attentionhand"), help="run folder")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     add("--resume_path", type=Path, help="weights to fine-tune: a run folder or a released .ckpt")
-    add("--resolution", type=positive_int, default=512, help="pixels a side of both views")
+    add("--resolution", type=pixels, default=512, help="pixels a side of both views")
     add("--learning_rate", type=learning_rate, default=1e-5, help="learning rate of AdamW (weight decay 0.01)")
     add("--train_batch_size", type=positive_int, default=1, help="samples a step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")

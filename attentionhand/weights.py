@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from attentionhand.visual_attention import new_stage
 from core.diffusion.single_file import check_convertible, compvis_tensors, unet_name
 from core.diffusion.stable_diffusion import load_stable_diffusion
-from core.diffusion.unpickling import load_pickle
+from core.diffusion.unpickling import load_tensors
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file
 
@@ -87,8 +87,7 @@ def read_single_file(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         except Exception as error:
             raise UserError(f"{path}: not a safetensors file ({reason_of(error)})") from None
-    content = load_pickle(path)
-    return content.get("state_dict", content)
+    return load_tensors(path, "state_dict")
 
 
 def stage_tensors(tensors: dict[str, torch.Tensor], stage: ControlNetModel, path: Path) -> dict[str, torch.Tensor]:

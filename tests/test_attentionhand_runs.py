@@ -336,5 +336,5 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     assert "holds 'result_000_0.png' but no inference.json" in error_of(inference.main, foreign, capsys)
     (moved / "attentionhand.json").write_text("{}")
     broken = inference_args(moved, attention_samples, attention_model, tmp_path / "c")
-    assert "attentionhand.json: damaged (no status or no settings in it)" in error_of(inference.main, broken, capsys)
+    assert "attentionhand.json: damaged (it has no settings)" in error_of(inference.main, broken, capsys)
     assert not (tmp_path / "c").exists()
