@@ -44,6 +44,7 @@ def list_photos(folder: Path) -> list[Path]:
         if not is_list_entry(photo.name):
             reason = "is not UTF-8, or has a newline or a blank at an end"
             raise UserError(f"{folder}: the file name {photo.name!r} {reason}; rename it")
+        check_is_file(photo)
     return sorted(photos, key=lambda path: path.name)
 
 
@@ -53,8 +54,7 @@ def load_photo(path: Path) -> Image.Image:
     Raises:
         UserError: the file is missing, is not an image, is truncated, or a strip that no square can be cut from.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path}: not a file; remove it")
+    check_is_file(path)
     try:
         with Image.open(path) as image:
             if max(image.size) > LONGEST_STRIP * min(image.size):
@@ -67,6 +67,12 @@ def load_photo(path: Path) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         reason = str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
         raise UserError(f"{path}: not a readable image ({reason}); replace or remove it") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse folders and pipes, which would be waited for; raises UserError."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file; remove it")
 
 
 def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:
