@@ -206,7 +206,9 @@ def main(argv=None) -> None:
 
         # Texts: their embeddings, on disk.
         texts = [sample.text for sample in samples]
-        file = write_embeddings(pipe, texts, args.output_dir, device)
+        file = write_embeddings(
+            pipe, texts, args.output_dir, device, model=run.settings["pretrained_model_name_or_path"]
+        )
         accelerator.wait_for_everyone()
         embeds, negative_embeds = open_embeddings(file, texts), encode_texts(pipe, [""], device, desc=None)
         if not args.no_tas and accelerator.is_main_process:
