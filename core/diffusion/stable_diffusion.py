@@ -85,6 +85,8 @@ def load_stable_diffusion(
         raise UserError(
             f"{path}: predicts {pipe.scheduler.config.prediction_type}; a model that predicts noise is needed"
         )
+    if pipe.tokenizer.model_max_length > pipe.text_encoder.config.max_position_embeddings:
+        raise UserError(f"{path}: has no tokenizer that fits its text encoder")
     if pipe.scheduler.config.num_train_timesteps != TIMESTEPS:
         steps = pipe.scheduler.config.num_train_timesteps
         raise UserError(f"{path}: was trained on {steps} timesteps; a model of {TIMESTEPS} is needed")
