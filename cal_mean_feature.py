@@ -19,7 +19,7 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--gesture", type=folder_name, required=True, help="its photos are in {data_root}/{gesture}")
     parser.add_argument("--data_root", type=Path, default=Path(), help="folder of the gesture's files")
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one for each core)")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")
     parser.add_argument(
         "--skip_bad_images", action="store_true", help="leave unreadable photos out instead of stopping at the first"
     )

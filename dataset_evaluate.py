@@ -10,12 +10,12 @@ Example:
 from pathlib import Path
 from typing import Any
 
-from core.diffusion.pretrained import check_available_model, check_model, load_pretrained
+from core.diffusion.pretrained import check_available_model, check_model, load_clip
 from core.metrics.clip import clip_embeddings, image_text_similarity, text_text_similarity
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_outputs, read_paired_lines, write_json
-from core.runs.processes import say, start_processes, workers_a_process
+from core.runs.processes import say, workers_a_process
 from core.runs.run import read_record
 from hand1000.enrichment import share_with_phrase
 from hand1000.gestures import PHRASES
@@ -37,7 +37,7 @@ def main(argv=None) -> None:
     )
     parser.add_argument("--batch_size", type=positive_int, default=32, help="photos and captions at a time")
     parser.add_argument(
-        "--num_workers", type=natural_int, help="processes that read photos; 0 for none (default: one for each core)"
+        "--num_workers", type=natural_int, help="processes that read photos; 0 for none (default: one per core)"
     )
     parser.add_argument("--json", type=Path, help="write the result and everything it depends on to this file")
     args = parser.parse_args(argv)
@@ -73,23 +73,6 @@ def main(argv=None) -> None:
         say(f"Warning: {result['cut_off']} captions are longer than CLIP's text input and were cut off")
     if args.json:
         write_json(args.json, {**result, "phrase": phrase, "model": args.model, "captions": len(captions)})
-
-
-def load_clip(name: str) -> tuple[Any, Any]:
-    """CLIP on the device, in float32, and its processor.
-
-    Args:
-        name: hub id or local folder.
-
-    Raises:
-        UserError: a model that can't be loaded or is not CLIP.
-    """
-    import torch
-    from transformers import CLIPModel, CLIPProcessor
-
-    processor = load_pretrained(CLIPProcessor, name)
-    model = load_pretrained(CLIPModel, name, dtype=torch.float32)
-    return model.to(start_processes().device).eval(), processor
 
 
 def phrase_of(captions: Path) -> str | None:

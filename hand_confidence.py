@@ -46,7 +46,7 @@ def main(argv=None) -> None:
         metavar="FINGER",
         help=f"also print the gesture accuracy for a gesture that extends exactly these fingers: {', '.join(FINGERS)}",
     )
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one for each core)")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")
     add_interval_options(parser)
     parser.add_argument("--json", type=Path, help="write the result and everything it depends on to this file")
     parser.add_argument("--csv", type=Path, help="write one line for each picture to this file")

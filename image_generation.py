@@ -61,8 +61,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--batch_size", type=positive_int, default=4, help="pictures at a time on each process")
     add_generation_options(parser, num_inference_steps=45, guidance_scale=3.0, seed=0)
-    add("--resolution", type=pixels, help="pixels a side that the model draws (default: as trained, else 512)")
-    add("--image_size", type=saved_size, default=400, help="pixels a side of the saved picture; 0 keeps --resolution")
+    add("--resolution", type=pixels, help="pixels per side that the model draws (default: as trained, else 512)")
+    add("--image_size", type=saved_size, default=400, help="pixels per side of the saved picture; 0 keeps --resolution")
     add(
         "--vary_seed",
         action="store_true",

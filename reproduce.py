@@ -19,7 +19,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from core.metrics.options import resamples
+from core.metrics.options import add_extractor_options, resamples
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -50,6 +50,7 @@ OWNED = {  # options of the scripts that the plan sets by itself
         *("--prompt", "--feature_npy_path"),
     ),
 }
+BASE_MODEL = "CompVis/stable-diffusion-v1-4"
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -68,22 +69,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--annotations", type=Path, help="folder of HaGRID's JSON files, {gesture}.json")
     add("--num", type=positive_int, default=1000, help="photos to select for training")
     add("--num_test", type=positive_int, default=1000, help="photos to select for the test")
-    add("--captioner", default="BLIP2", help="BLIP2, PaliGemma, VitGpt2, plain, or whose captions are there already")
+    add("--captioner", default="BLIP2", help="BLIP2, PaliGemma, VitGpt2, plain, or a name of your own")
     add("--phrase", help="gesture phrase, for a single gesture (default: built-in ones)")
-    add(
-        "--pretrained_model_name_or_path",
-        default="CompVis/stable-diffusion-v1-4",
-        help="base model: hub id or diffusers folder",
-    )
-    add("--seeds", nargs="+", type=seed_int, default=[0], help="of training, fusion and generation; averaged")
+    add("--pretrained_model_name_or_path", default=BASE_MODEL, help="base model: hub id or diffusers folder")
+    add("--seeds", nargs="+", type=seed_int, default=[0], help="of training, fusion, drawing; the table has means")
     add("--mu", type=fraction, default=0.7, help="share of the text in generation")
     add("--ablate", nargs="+", action="append", default=[], metavar=("WHAT", "VALUE"), help="further rows, see above")
     add("--num_images", type=positive_int, help="pictures to draw for each row (default: one for each test caption)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
-    add("--protocol", choices=["released", "standard"], default="released", help="of FID and KID")
-    add("--feature_extractor", type=Path, help="TorchScript module instead of Inception")
-    add("--inception_weights", type=Path, help="local file of the protocol's Inception weights")
-    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
+    add_extractor_options(parser)
+    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
     for script in OWNED:
         add(
             f"--{script}_args",
@@ -92,13 +87,10 @@ def parse_args(argv=None) -> argparse.Namespace:
             metavar="TEXT",
             help=f"further arguments for the script of the stage {script}",
         )
-    add(
-        "--launcher",
-        type=shlex.split,
-        metavar="TEXT",
-        help='starts captioning, training and generation, e.g. "accelerate launch --num_processes 2"',
-    )
-    add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {','.join(STAGES)}")
+    launcher = 'starts captioning, training and generation, such as "accelerate launch --num_processes 2"'
+    add("--launcher", type=shlex.split, metavar="TEXT", help=launcher)
+    stages = ",".join(STAGES)
+    add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {stages} (default: all)")
     add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
     return parser.parse_args(argv)
 

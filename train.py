@@ -86,7 +86,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--resolution",
         type=pixels,
         default=released.resolution,
-        help="pixels a side: shorter side resized, centre crop",
+        help="pixels per side: shorter side resized, centre crop",
     )
     add(
         "--schedule",
@@ -94,21 +94,28 @@ def parse_args(argv=None) -> argparse.Namespace:
         default=released.schedule,
         help="interleaved: photo by photo, as the released code; staged: Stage II for all, then III, as the paper",
     )
-    add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps a photo")
+    add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps per photo")
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="Stage II learning rate")
-    add("--finetune_steps", type=natural_int, default=released.finetune_steps, help="Stage III steps a photo")
+    add("--finetune_steps", type=natural_int, default=released.finetune_steps, help="Stage III steps per photo")
     add("--finetune_lr", type=learning_rate, default=released.finetune_lr, help="Stage III learning rate")
-    add("--train_batch_size", type=positive_int, default=1, help="photos a step on each process (staged only)")
+    add("--train_batch_size", type=positive_int, default=1, help="photos per step on each process (staged only)")
     add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
     add("--fusion_seed", type=seed_int, default=0, help="seed of the fusion layer's weights")
     add("--fusion_checkpoint", type=Path, help="file with fusion weights instead: released .ckpt, or .safetensors")
     add_training_options(parser, seed_of="noise, timesteps and order")
-    add("--compile", action="store_true", help="torch.compile the UNet")
+    add(
+        "--compile",
+        nargs="?",
+        const="default",
+        choices=("default", "reduce-overhead", "max-autotune"),
+        help="torch.compile the UNet in this mode; reduce-overhead records CUDA graphs: minutes to start, then faster",
+    )
+    add("--channels_last", action="store_true", help="the UNet's memory format for fast convolutions on GPUs")
     add(
         "--checkpointing_images",
         type=positive_int,
         default=100,
-        help="write a checkpoint after the work of this many photos",
+        help="photos between two checkpoints",
     )
     add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
@@ -170,7 +177,10 @@ def main(argv=None) -> None:
         from hand1000.schedules import first_state, train
 
         accelerator = start_accelerator(
-            mixed_precision=args.mixed_precision, report_to=args.report_to, output_dir=run.folder
+            mixed_precision=args.mixed_precision,
+            allow_tf32=args.allow_tf32,
+            report_to=args.report_to,
+            output_dir=run.folder,
         )
         pipe = load_stable_diffusion(
             base_model,

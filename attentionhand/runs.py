@@ -17,6 +17,7 @@ from core.runs.run import Record, check_content, read_record, refuse_unfinished
 from core.runs.schema import positive
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
+PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
 STAGE_FILE = "diffusion_pytorch_model.safetensors"
 LOSS_COLUMNS = ("step", "global_loss", "local_loss")
 

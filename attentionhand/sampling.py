@@ -1,18 +1,52 @@
-"""The noise prediction of AttentionHand's sampling, for core.diffusion.sampling.ddim, as the released inference has it.
+"""AttentionHand's sampling, as the released inference has it: `draw` makes pictures of a batch of meshes and texts."""
 
-denoise = controlled_denoiser(pipe.unet, stage, prompt_embeds, negative_embeds, mesh)
-latents = ddim(denoise, ddim_scheduler(pipe), start_noise(seed, shape), num_inference_steps=20)
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 
 from attentionhand.text_attention import excite
-from attentionhand.visual_attention import control, controlled_noise
-from core.diffusion.sampling import Denoise, guided
+from attentionhand.visual_attention import control, controlled_noise, takes_encoded_meshes
+from core.diffusion.noise import ddim_scheduler
+from core.diffusion.sampling import Denoise, ddim, decode, guided
+
+
+def draw(
+    pipe: StableDiffusionPipeline,
+    stage: ControlNetModel,
+    prompt_embeds: torch.Tensor,
+    negative_prompt_embeds: torch.Tensor,
+    mesh: torch.Tensor,
+    noise: torch.Tensor,
+    *,
+    num_inference_steps: int = 20,
+    before_step: Denoise | None = None,
+    after_step: Callable[[], object] = lambda: None,
+    **control_options: Any,
+) -> list[Image.Image]:
+    """Pictures of a batch of mesh images and texts, by DDIM.
+
+    Args:
+        prompt_embeds: (B, 77, hidden); `negative_prompt_embeds` (1, 77, hidden).
+        mesh: (B, 3, H, W) in [0, 1].
+        noise: (B, C, h, w), what to start from.
+        before_step: an `exciter`, where the text attention stage is wanted.
+        after_step: called after each step, such as a progress bar's update.
+        control_options: of `controlled_denoiser`.
+    """
+    denoise = controlled_denoiser(pipe.unet, stage, prompt_embeds, negative_prompt_embeds, mesh, **control_options)
+    latents = ddim(
+        denoise,
+        ddim_scheduler(pipe),
+        noise.to(pipe.unet.device),
+        num_inference_steps=num_inference_steps,
+        before_step=before_step,
+        after_step=after_step,
+    )
+    with torch.autocast(latents.device.type, enabled=False):
+        return decode(pipe.vae, latents.float())
 
 
 def controlled_denoiser(
@@ -29,24 +63,29 @@ def controlled_denoiser(
 ) -> Denoise:
     """A function (latents, timestep) -> predicted noise (B, C, h, w), under control and with guidance.
 
+    The mesh image is encoded once, here, and not in every step.
+
     Args:
         prompt_embeds: (B, 77, hidden); `negative_prompt_embeds` (1, 77, hidden).
         mesh: (B, 3, H, W) in [0, 1].
         strength: multiplies all residuals.
         guess_mode: the pass without the text gets no control, and shallow residuals count less than deep ones.
     """
-    prompt_embeds, mesh = prompt_embeds.to(unet.device), mesh.to(unet.device)
+    prompt_embeds = prompt_embeds.to(unet.device)
     both_embeds = torch.cat([negative_prompt_embeds.to(unet.device).expand_as(prompt_embeds), prompt_embeds])
-    both_meshes = torch.cat([mesh] * 2)
+    with torch.no_grad():
+        code = stage.controlnet_cond_embedding(mesh.to(unet.device))  # the same in every step
+    both_codes = torch.cat([code] * 2)
     options: dict[str, Any] = {"strength": strength, "only_mid_control": only_mid_control}
 
     def denoise(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         twice = torch.cat([latents] * 2)  # without the text, then with it
-        if guess_mode:
-            residuals = control(stage, latents, timestep, prompt_embeds, mesh, guess_mode=True, **options)
-            residuals = [torch.cat([torch.zeros_like(one), one]) for one in residuals]
-        else:
-            residuals = control(stage, twice, timestep, both_embeds, both_meshes, **options)
+        with takes_encoded_meshes(stage):
+            if guess_mode:
+                residuals = control(stage, latents, timestep, prompt_embeds, code, guess_mode=True, **options)
+                residuals = [torch.cat([torch.zeros_like(one), one]) for one in residuals]
+            else:
+                residuals = control(stage, twice, timestep, both_embeds, both_codes, **options)
         return guided(controlled_noise(unet, twice, timestep, both_embeds, residuals), guidance_scale)
 
     return denoise

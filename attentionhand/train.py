@@ -56,9 +56,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_dir", type=Path, default=Path("output/attentionhand"), help="run folder")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     add("--resume_path", type=Path, help="weights to fine-tune: a run folder or a released .ckpt")
-    add("--resolution", type=pixels, default=512, help="pixels a side of both views")
+    add("--resolution", type=pixels, default=512, help="pixels per side of both views")
     add("--learning_rate", type=learning_rate, default=1e-5, help="learning rate of AdamW (weight decay 0.01)")
-    add("--train_batch_size", type=positive_int, default=1, help="samples a step on each process")
+    add("--train_batch_size", type=positive_int, default=1, help="samples per step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
     add("--num_train_epochs", type=positive_int, default=10, help="passes over the data")
     add("--sd_unlocked", action="store_true", help="also train the UNet's decoder")
@@ -122,6 +122,7 @@ def main(argv=None) -> None:
     samples = read_modalities(args.data_dir / "modalities.json")
     accelerator = start_accelerator(
         mixed_precision=args.mixed_precision,
+        allow_tf32=args.allow_tf32,
         report_to=args.report_to,
         output_dir=args.output_dir,
     )

@@ -9,11 +9,10 @@ from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionM
 from torchvision.transforms.functional import to_pil_image
 
 from attentionhand.data import Sample, views
-from attentionhand.sampling import controlled_denoiser
+from attentionhand.sampling import draw
 from attentionhand.text_attention import layers_at
 from core.diffusion.encoding import latent_shape
-from core.diffusion.noise import ddim_scheduler
-from core.diffusion.sampling import ddim, decode, start_noise
+from core.diffusion.sampling import start_noise
 from core.diffusion.stable_diffusion import load_stable_diffusion
 from core.runs.errors import UserError, reason_of
 from core.runs.processes import say
@@ -85,17 +84,18 @@ def validate(
     """
     wholes = [views(sample, resolution)[0] for sample in samples]
     meshes, photos = [whole.mesh for whole in wholes], [whole.rgb for whole in wholes if whole.rgb is not None]
-    noise = start_noise(seed, (len(samples), *latent_shape(pipe, resolution)[1:])).to(pipe.unet.device)
+    noise = start_noise(seed, (len(samples), *latent_shape(pipe, resolution)[1:]))
     stage.eval()
-    denoise = controlled_denoiser(
-        pipe.unet,
+    generated = draw(
+        pipe,
         stage,
         prompt_embeds,
         negative_prompt_embeds,
         torch.stack(meshes),
+        noise,
+        num_inference_steps=VALIDATION_STEPS,
         only_mid_control=only_mid_control,
     )
-    generated = decode(pipe.vae, ddim(denoise, ddim_scheduler(pipe), noise, num_inference_steps=VALIDATION_STEPS))
     stage.train()
     rows = [
         [to_pil_image(mesh), to_pil_image((photo + 1) / 2), picture]

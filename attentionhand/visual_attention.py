@@ -8,7 +8,8 @@ Paper, section 3.3 (conditioning phase). One training step is
     losses = attentionhand_loss(unet, stage, timesteps, embeds, *views)
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -134,6 +135,17 @@ def control(
     if only_mid_control:
         scales[:-1] = [0.0] * last
     return [residual * scale for residual, scale in zip(residuals, scales)]
+
+
+@contextlib.contextmanager
+def takes_encoded_meshes(stage: ControlNetModel) -> Iterator[None]:
+    """During the block the stage is given mesh images that `stage.controlnet_cond_embedding` has already encoded."""
+    encoder = stage.controlnet_cond_embedding
+    stage.controlnet_cond_embedding = torch.nn.Identity()
+    try:
+        yield
+    finally:
+        stage.controlnet_cond_embedding = encoder
 
 
 def controlled_noise(

@@ -66,9 +66,10 @@ def main(argv=None) -> None:
                     *("--image_size", "64", "--json", str(result), *more),
                 ]
             )
-            values = json.loads(result.read_text())
+            values = json.loads(result.read_text())["scores"]
             cells = [
-                "{:.3f} [{:.3f}, {:.3f}]".format(*values[name]) for name in ("hand found", "landmark error", "PCK@0.2")
+                "{:.3f} [{:.3f}, {:.3f}]".format(*values[name])
+                for name in ("hand found", "landmark error 2D", "PCK@0.2")
             ]
             lines.append(f"| {variant} | {labels} | {' | '.join(cells)} | {seconds} |")
     print("\n".join(["", *lines]))

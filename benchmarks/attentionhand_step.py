@@ -10,9 +10,11 @@ Examples:
 """
 
 import time
+from collections.abc import Callable
 
 from benchmarks.train_step import synchronize
 from core.runs.command_line import argument_parser, command_line, positive_int
+from core.runs.software import machine
 from core.runs.steps import peak_memory, reset_peak_memory
 
 POSITIONS = [2, 5]  # of the excited tokens
@@ -23,11 +25,39 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--size", choices=("mini", "sd15"), default="mini", help="a UNet of 7 M weights, or Stable Diffusion's 860 M")
-    add("--resolution", type=positive_int, default=256, help="pixels a side; latents are an eighth")
+    add("--resolution", type=positive_int, default=256, help="pixels per side; latents are an eighth")
     add("--tas_steps", type=positive_int, default=50, help="gradient steps of the text attention stage")
     add("--train_batch_size", type=positive_int, default=1, help="samples of ours; the released code takes one")
     args = parser.parse_args(argv)
 
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours, released = training_steps(
+        args.size, args.resolution, args.train_batch_size, device=device, tas_steps=args.tas_steps
+    )
+    print(f"{args.size}, {args.resolution} pixels, {args.tas_steps} text attention steps, on {machine()}")
+    print("| step | seconds a sample | peak memory, GB |\n| --- | --- | --- |")
+    for name, step, samples in (("released procedure", released, 1), ("ours", ours, args.train_batch_size)):
+        step()
+        reset_peak_memory()
+        synchronize(device)
+        started = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds = (time.perf_counter() - started) / samples
+        peaks = peak_memory()
+        print(f"| {name} | {seconds:.2f} | {peaks.get('gpu', peaks['process'])} |", flush=True)
+
+
+def training_steps(
+    size: str, resolution: int, count: int, *, device, tas_steps: int
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Our step on `count` samples and the released procedure's on one, both of the same random models.
+
+    Args:
+        tas_steps: gradient steps of the text attention stage; with 0 ours leaves it out.
+    """
     import torch
     from diffusers import ControlNetModel
 
@@ -35,17 +65,16 @@ def main(argv=None) -> None:
     from attentionhand.visual_attention import HINT_CHANNELS, NoisyView, attentionhand_loss
 
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    unet, tas_unet = (build_unet(args.size).to(device).requires_grad_(False) for _ in range(2))
+    unet, tas_unet = (build_unet(size, device).requires_grad_(False) for _ in range(2))
     stage = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS).to(device)
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-5)
-    side, count = args.resolution // 8, args.train_batch_size
+    side = resolution // 8
     embeds = torch.randn(count, 77, unet.config.cross_attention_dim, device=device)
     timesteps = torch.randint(1000, (count,), device=device)
     views = [
         NoisyView(
             torch.randn(count, 4, side, side, device=device),
-            torch.rand(count, 3, args.resolution, args.resolution, device=device),
+            torch.rand(count, 3, resolution, resolution, device=device),
             torch.randn(count, 4, side, side, device=device),
             [POSITIONS] * count,
         )
@@ -53,7 +82,7 @@ def main(argv=None) -> None:
     ]
 
     def ours() -> None:
-        moved = excite_views(tas_unet, views, timesteps, embeds, steps=args.tas_steps)
+        moved = excite_views(tas_unet, views, timesteps, embeds, steps=tas_steps) if tas_steps else views
         attentionhand_loss(unet, stage, timesteps, embeds, *moved).total.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -61,7 +90,7 @@ def main(argv=None) -> None:
     def released() -> None:
         first = [NoisyView(*(part[:1] for part in view)) for view in views]
         moved = [
-            view._replace(latents=released_excite(tas_unet, view.latents, timesteps[:1], embeds[:1], args.tas_steps))
+            view._replace(latents=released_excite(tas_unet, view.latents, timesteps[:1], embeds[:1], tas_steps))
             for view in first
         ]
         unet.up_blocks.requires_grad_(True)  # gathered and never cleared
@@ -73,21 +102,7 @@ def main(argv=None) -> None:
         for parameter in unet.parameters():
             parameter.grad = None
 
-    weights = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
-    print(
-        f"{args.size}: UNet of {weights:.1f} M weights, {side} x {side} latents, {args.tas_steps} text attention steps"
-    )
-    print("| step | seconds a sample | peak memory, GB |\n| --- | --- | --- |")
-    for name, step, samples in (("released procedure", released, 1), ("ours", ours, count)):
-        step()
-        reset_peak_memory()
-        synchronize(device)
-        started = time.perf_counter()
-        step()
-        synchronize(device)
-        seconds = (time.perf_counter() - started) / samples
-        peaks = peak_memory()
-        print(f"| {name} | {seconds:.2f} | {peaks.get('gpu', peaks['process'])} |", flush=True)
+    return ours, released
 
 
 class EveryMap:
@@ -115,7 +130,8 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
 
     from attentionhand.text_attention import STEP_SIZE, attention_loss
 
-    kept, before, side = [], unet.attn_processors, latents.shape[-1] // 4
+    before, side = unet.attn_processors, latents.shape[-1] // 4
+    kept: list[tuple[bool, torch.Tensor]] = []
     unet.set_attn_processor(dict.fromkeys(before, EveryMap(kept)))
     for scale in torch.linspace(1, 0.5, steps).sqrt().tolist():
         kept.clear()
@@ -129,15 +145,16 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
     return latents.detach()
 
 
-def build_unet(size: str):
-    """Random weights, Stable Diffusion 1's layout."""
+def build_unet(size: str, device):
+    """Random weights, Stable Diffusion 1's layout, made on the device."""
     from diffusers import UNet2DConditionModel
 
-    if size == "sd15":
-        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    return UNet2DConditionModel(
-        block_out_channels=(32, 64, 96, 96), cross_attention_dim=96, attention_head_dim=4, norm_num_groups=8
-    )
+    with device:
+        if size == "sd15":
+            return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        return UNet2DConditionModel(
+            block_out_channels=(32, 64, 96, 96), cross_attention_dim=96, attention_head_dim=4, norm_num_groups=8
+        )
 
 
 if __name__ == "__main__":

@@ -92,12 +92,13 @@ def time_hands(photos: list[Path]) -> None:
 
     for confidence in (0.5, 0.0):
         in_memory(confidence)  # warm up
-        for name, function, more in [
-            ("in memory, one by one", in_memory, ()),
-            ("1 worker", by_workers, (1,)),
-            (f"{cpu_count()} workers, their start included", by_workers, (cpu_count(),)),
-        ]:
-            spent = seconds(functools.partial(function, confidence, *more))
+        ways = {
+            "in memory, one by one": functools.partial(in_memory, confidence),
+            "1 worker": functools.partial(by_workers, confidence, 1),
+            f"{cpu_count()} workers, their start included": functools.partial(by_workers, confidence, cpu_count()),
+        }
+        for name, way in ways.items():
+            spent = seconds(way)
             print(f"| {name} | {confidence} | {len(photos) / spent:.1f} |", flush=True)
 
 

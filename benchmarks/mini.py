@@ -24,8 +24,11 @@ def main(argv=None) -> None:
     import torch
     from PIL import Image
 
-    from core.diffusion.stable_diffusion import ddim_scheduler, encode_texts, load_stable_diffusion
-    from hand1000.generation import decode, sample, start_noise
+    from core.diffusion.encoding import encode_texts
+    from core.diffusion.noise import ddim_scheduler
+    from core.diffusion.sampling import decode, start_noise
+    from core.diffusion.stable_diffusion import load_stable_diffusion
+    from hand1000.generation import sample
     from synthetic_hands.hand import POSES
     from synthetic_hands.sample import draw_sample
 
@@ -45,8 +48,15 @@ def main(argv=None) -> None:
     for start in range(0, args.samples, 32):
         numbers = range(start, min(start + 32, args.samples))
         noise = torch.cat([start_noise(number, (1, *latents.shape[1:])) for number in numbers])
-        options = {"guidance_scale": 3.0, "num_inference_steps": 20}
-        made = sample(pipe.unet, ddim_scheduler(pipe), noise, embeds[list(numbers)], embeds[-1:], **options)
+        made = sample(
+            pipe.unet,
+            ddim_scheduler(pipe),
+            noise,
+            embeds[list(numbers)],
+            embeds[-1:],
+            guidance_scale=3.0,
+            num_inference_steps=20,
+        )
         pictures += decode(pipe.vae, made)
     print("| pictures | with a hand for MediaPipe | 95 % interval |\n| --- | --- | --- |")
     rows = {"rendered": before, "rendered, after the autoencoder": after, "drawn by the model": found(pictures)}

@@ -10,6 +10,7 @@ Example:
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from core.metrics import fid, kid
 from core.metrics.equations import hand_confidence
@@ -41,7 +42,7 @@ def main(argv=None) -> None:
     halves, confidences = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         extractor = load_torchscript(save_feature_extractor(Path(folder) / "hog.pt"), torch.device("cpu"))
-    options = {"protocol": "released", "crop": "union", "batch_size": 32, "num_workers": cpu_count()}
+    options: dict[str, Any] = {"protocol": "released", "crop": "union", "batch_size": 32, "num_workers": cpu_count()}
     for sign in signs:
         halves[sign] = [extract(photos[sign][half::2], extractor, **options)[0] for half in (0, 1)]
         found = hands_of_photos(photos[sign])

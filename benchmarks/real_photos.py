@@ -16,8 +16,9 @@ from core.runs.command_line import argument_parser, command_line, positive_int, 
 from core.runs.errors import UserError
 from core.runs.files import atomic_folder
 from core.runs.photos import list_photos
+from core.runs.steps import run_script
 from hand1000.gestures import PHRASES
-from synthetic_hands.demo import RATES, mini_arguments, run
+from synthetic_hands.demo import RATES, REPRODUCE, mini_arguments
 
 
 @command_line
@@ -31,8 +32,6 @@ def main(argv=None) -> None:
     parser.add_argument("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for everything it makes")
     args = parser.parse_args(argv)
-
-    import reproduce
 
     data, photos = args.output_dir / "data", list_photos(args.image_folder)
     made = {name: str(getattr(args, name)) for name in ("image_folder", "gesture", "caption", "num")}
@@ -48,7 +47,7 @@ def main(argv=None) -> None:
     elif json.loads((data / "made.json").read_text(encoding="utf-8")) != made:
         raise UserError(f"{data}: made of other photos; choose another --output_dir")
     settings = mini_arguments(args.output_dir, data, "plain", args.schedule)
-    run(reproduce, ["--gestures", args.gesture, "--seeds", *map(str, args.seeds), *settings])
+    run_script(REPRODUCE, ["--gestures", args.gesture, "--seeds", *map(str, args.seeds), *settings])
 
 
 def write_captioned(root: Path, name: str, photos: list[Path], caption: str) -> None:

@@ -13,7 +13,7 @@ from core.runs.processes import cpu_count, progress, worker_pool
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--size", type=positive_int, default=64, help="pixels a side")
+    parser.add_argument("--size", type=positive_int, default=64, help="pixels per side")
     parser.add_argument("--samples", type=positive_int, default=20, help="pictures of each gesture")
     args = parser.parse_args(argv)
 

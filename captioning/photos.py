@@ -47,7 +47,7 @@ def captioner_script(docstring: str | None, name: str, default_model: str, load:
     add_place(parser, "its photos are in {data_root}/{gesture}")
     parser.add_argument("--model", default=default_model, help="hub id or local folder")
     parser.add_argument("--batch_size", type=positive_int, default=8, help="photos at a time")
-    parser.add_argument("--num_workers", type=natural_int, help="processes that read photos (default: one a core)")
+    parser.add_argument("--num_workers", type=natural_int, help="processes that read photos (default: one per core)")
     parser.add_argument("--limit", type=positive_int, help="only the first photos (default: all)")
     args = parser.parse_args(argv)
     options = {"batch_size": args.batch_size, "num_workers": args.num_workers, "limit": args.limit}
@@ -83,7 +83,7 @@ def write_captions(
 
     Args:
         model: hub id or local folder.
-        num_workers: processes that read photos (default: one a core).
+        num_workers: processes that read photos (default: one per core).
         limit: only the first photos (default: all).
 
     Raises:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from core.diffusion.noise import derived_seed
+from core.diffusion.noise import copied, derived_seed
 from hand1000.hyperparameters import STAGED, Hyperparameters
 
 TIMESTEPS = 1000  # of the noise schedule: a timestep is uniform in 0 to 999
@@ -23,6 +23,9 @@ class Draw(NamedTuple):
 
     noise: torch.Tensor  # (B, 4, h, w)
     timesteps: torch.Tensor  # (B,)
+
+    def to(self, device: torch.device) -> "Draw":
+        return Draw(copied(self.noise, device), copied(self.timesteps, device))
 
 
 class PhotoDraws(NamedTuple):

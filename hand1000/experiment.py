@@ -116,7 +116,7 @@ class Cell(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The trained model; the base model's row has none."""
+        """The trained model's folder; not for the base model's row, which has none."""
         return self.seed_folder / str(self.row.run) / "run"
 
     @property
@@ -200,8 +200,11 @@ class Experiment:
             steps += self.data_steps(gesture)
             for seed in self.seeds:
                 cells = [self.cell(gesture, seed, row) for row in self.rows]
-                trained = {cell.row.run: cell for cell in reversed(cells) if cell.row.run}  # the first row of each run
-                steps += [self.train_step(cell) for cell in reversed(trained.values())]
+                trained: dict[str, Cell] = {}
+                for cell in cells:
+                    if cell.row.run:
+                        trained.setdefault(cell.row.run, cell)  # rows of another mu share a run
+                steps += [self.train_step(cell) for cell in trained.values()]
                 steps += [self.generate_step(cell) for cell in cells]
             steps.append(self.sweep_step(gesture))
         steps += [self.real_evaluation_step(gesture) for gesture in self.gestures]
@@ -222,7 +225,8 @@ class Experiment:
             for part in (files, files.test):
                 steps += self.caption_steps(part._replace(captioner=captioner), self.phrase or PHRASES[gesture])
         arguments = ["--gesture", gesture, *at_root]
-        arguments += [flag for flag in self.further("train") if flag == "--skip_bad_images"]  # both read the photos
+        if "--skip_bad_images" in self.further("train"):
+            arguments.append("--skip_bad_images")  # Stage I reads the same photos
         name = f"{gesture}/feature"
         steps.append(script_step("feature", name, "cal_mean_feature.py", arguments, [files.photos], [files.feature]))
         return steps
@@ -254,7 +258,7 @@ class Experiment:
         inputs = [files.photos, files.feature, files.names, files.enriched, *self.local_model]
         outputs = [run / "model_index.json", run / "losses.csv"]
         step = script_step("train", cell.step_name("train"), "train.py", arguments, inputs, outputs)
-        return step._replace(scratch=[run / "checkpoints"])  # up to three times the model
+        return step._replace(scratch=[run / "checkpoints"])  # see CHECKPOINTS
 
     def generate_step(self, cell: Cell) -> Step:
         arguments, inputs = self.generation(cell)

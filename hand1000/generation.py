@@ -135,7 +135,7 @@ def draw_pictures(
 
     Args:
         latent_shape: of one picture's latents, (1, 4, h, w).
-        image_size: pixels a side of the saved picture; 0 keeps what the model draws.
+        image_size: pixels per side of the saved picture; 0 keeps what the model draws.
     """
     scheduler = ddim_scheduler(pipe)
     pipe.unet.to(device, PRECISIONS[mixed_precision])

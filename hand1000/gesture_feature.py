@@ -34,7 +34,7 @@ def compute_gesture_feature(
     """Run Stage I on a folder of photos, save the feature to `output` and say how many photos had no hand.
 
     Args:
-        num_workers: processes that find hands (default: one a core).
+        num_workers: processes that find hands (default: one per core).
         skip_bad_images: leave unreadable photos out and name them.
 
     Raises:

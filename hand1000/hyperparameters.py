@@ -11,16 +11,17 @@ class Hyperparameters(NamedTuple):
     """Named as the options of train.py, which explains them."""
 
     Lambda: float = 0.7  # λ, the share of the text in the double-fused embedding
-    embedding_steps: int = 10  # Stage II steps a photo
+    embedding_steps: int = 10  # Stage II steps per photo
     embedding_lr: float = 1e-3
-    finetune_steps: int = 20  # Stage III steps a photo
+    finetune_steps: int = 20  # Stage III steps per photo
     finetune_lr: float = 1e-6
     schedule: str = INTERLEAVED  # the released order; STAGED is the paper's
-    global_batch_size: int = 1  # photos a step on all processes together; the interleaved schedule takes one
-    resolution: int = 512  # pixels a side
+    global_batch_size: int = 1  # photos per step on all processes together; the interleaved schedule takes one
+    resolution: int = 512  # pixels per side
     seed: int = 0
     fusion_seed: int = 0
     fusion_checkpoint: Path | None = None  # file with fusion weights instead of the seed
     mixed_precision: str = "no"
     use_8bit_adam: bool = False
-    compile: bool = False
+    compile: str | None = None  # mode of torch.compile
+    channels_last: bool = False

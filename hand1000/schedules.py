@@ -9,19 +9,22 @@ Both are loops that yield the state of training after each photo or step, so tha
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from core.runs.errors import UserError
-from core.runs.processes import progress
-from hand1000.draws import joined, photo_draws, photo_seed, place_draw, shuffled_photo
+from core.runs.processes import made_ahead, progress
+from hand1000.draws import Draw, joined, photo_draws, photo_seed, place_draw, shuffled_photo
 from hand1000.hyperparameters import STAGED, Hyperparameters
 from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
 
 EMBEDDING, FINETUNE = "embedding", "finetune"  # the stages' names in losses.csv
 BOTH = "both"  # the interleaved schedule's only stage
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -92,23 +95,26 @@ def train_interleaved(
     state: TrainingState,
 ) -> Iterator[TrainingState]:
     """The released order: for each photo Stage II, then Stage III with a new Adam, and on with the changed UNet."""
-    denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+    denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+    optimizer, count = unet_optimizer(unet, params), len(photos.names)
     draws = photo_draws(
         params.seed,
         latent_shape(photos),
         embedding_steps=params.embedding_steps,
         finetune_steps=params.finetune_steps,
     )  # the same for every photo
-    for index in training_bar(range(state.done, len(photos.names)), len(photos.names), "photo"):
-        photo = photos.take([index])
-        prompt_embeds, embedding_losses = optimise_text_embedding(denoiser, photo, draws.stage_two, params.embedding_lr)
+    stage_two, stage_three = ([draw.to(accelerator.device) for draw in stage] for stage in draws[1:])
+    to_do = (photos.take([index]).to(accelerator.device) for index in range(state.done, count))
+    for photo in training_bar(made_ahead(to_do), state.done, count, "photo"):
+        prompt_embeds, embedding_losses = optimise_text_embedding(denoiser, photo, stage_two, params.embedding_lr)
+        begin_anew(optimizer, params)
         finetune_losses = finetune_stable_diffusion(
-            denoiser, unet_optimizer(unet, params), photo._replace(prompt_embeds=prompt_embeds), draws.stage_three
+            denoiser, optimizer, photo._replace(prompt_embeds=prompt_embeds), stage_three
         )
         for stage, losses in ((EMBEDDING, embedding_losses), (FINETUNE, finetune_losses)):
             state.add_losses(photo.names, stage, losses)
-            accelerator.log({f"{stage}_loss": losses.mean().item()}, step=index)
-        state.done = state.photos = index + 1
+            accelerator.log({f"{stage}_loss": losses.mean().item()}, step=state.done)
+        state.done = state.photos = state.done + 1
         state.scaler_state = denoiser.scaler.state_dict()
         yield state
 
@@ -126,13 +132,13 @@ def train_staged(
     Every global batch is the same whatever the number of processes, each of which takes its share of it.
     """
     if state.stage == EMBEDDING:
-        denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+        denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
         yield from stage_two_of_all(denoiser, photos, params, state)
         # Each process has its own fp16 loss scale here, and all must have the same one in Stage III.
         state.stage, state.done, state.scaler_state = FINETUNE, 0, None
     unet.requires_grad_(True)  # before it is shared out: only weights that are trained are kept equal
     model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
-    denoiser = Denoiser(compiled(model, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+    denoiser = Denoiser(prepared(model, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
     yield from stage_three_of_all(denoiser, unet_optimizer(unet, params), photos, params, state)
 
 
@@ -141,26 +147,33 @@ def stage_two_of_all(
 ) -> Iterator[TrainingState]:
     """Stage II of the staged schedule: fills `state.prompt_embeds`, one global batch after the other."""
     accelerator, count, size = denoiser.accelerator, len(photos.names), params.global_batch_size
-    for start in training_bar(range(state.done, count, size), math.ceil(count / size), "batch"):
-        batch = list(range(start, min(start + size, count)))
-        # The last batch may be too small for all processes: they repeat some of it, which is cut off below.
-        mine = own_share([batch[place % len(batch)] for place in range(size)], accelerator)
-        draws = [
-            photo_draws(
-                photo_seed(params, photo), latent_shape(photos), embedding_steps=params.embedding_steps
-            ).stage_two
-            for photo in mine
-        ]
-        prompt_embeds, losses = optimise_text_embedding(
-            denoiser, photos.take(mine), [joined(step) for step in zip(*draws, strict=True)], params.embedding_lr
-        )
+    batches = (range(start, min(start + size, count)) for start in range(state.done, count, size))
+    to_do = ((batch, *stage_two_share(batch, photos, params, accelerator)) for batch in batches)
+    for batch, chosen, draws in training_bar(made_ahead(to_do), state.done // size, math.ceil(count / size), "batch"):
+        prompt_embeds, losses = optimise_text_embedding(denoiser, chosen, draws, params.embedding_lr)
         losses = accelerator.gather(losses.T.contiguous())[: len(batch)].cpu().T  # (steps, batch)
         state.prompt_embeds += list(accelerator.gather(prompt_embeds)[: len(batch)].cpu())
         state.add_losses([photos.names[photo] for photo in batch], EMBEDDING, losses)
-        accelerator.log({"embedding_loss": losses.mean().item()}, step=start)
-        state.done = state.photos = start + len(batch)
+        accelerator.log({"embedding_loss": losses.mean().item()}, step=batch.start)
+        state.done = state.photos = batch.stop
         state.scaler_state = denoiser.scaler.state_dict()
         yield state
+
+
+def stage_two_share(
+    batch: Sequence[int], photos: Photos, params: Hyperparameters, accelerator: Accelerator
+) -> tuple[Photos, list[Draw]]:
+    """This process's photos of a global batch, and the draws of all their steps, on its device.
+
+    The last batch may be too small for all processes: they repeat some of it, which the caller cuts off.
+    """
+    mine = own_share([batch[place % len(batch)] for place in range(params.global_batch_size)], accelerator)
+    draws = [
+        photo_draws(photo_seed(params, photo), latent_shape(photos), embedding_steps=params.embedding_steps).stage_two
+        for photo in mine
+    ]
+    steps = [joined(step).to(accelerator.device) for step in zip(*draws, strict=True)]
+    return photos.take(mine).to(accelerator.device), steps
 
 
 def stage_three_of_all(
@@ -170,25 +183,45 @@ def stage_three_of_all(
     params: Hyperparameters,
     state: TrainingState,
 ) -> Iterator[TrainingState]:
-    """Stage III of the staged schedule: one optimiser, `finetune_steps` passes over the shuffled photos."""
-    accelerator, count, size = denoiser.accelerator, len(photos.names), params.global_batch_size
+    """Stage III of the staged schedule: one optimiser, `finetune_steps` passes over the shuffled photos.
+
+    Yields, and reads the losses, after the work of a photo: reading them is all that a GPU has to wait for.
+    """
+    accelerator, count = denoiser.accelerator, len(photos.names)
     photos = photos._replace(prompt_embeds=torch.stack(state.prompt_embeds))
     if state.optimizer_state:
         optimizer.load_state_dict(state.optimizer_state)
-    total = stage_three_steps(count, params)
-    for step in training_bar(range(state.done, total), total, "step"):
-        batch = range(step * size, (step + 1) * size)  # places in the endless row of shuffled passes
-        mine = own_share(batch, accelerator)
-        draw = joined([place_draw(params.seed, place, latent_shape(photos)) for place in mine])
-        chosen = photos.take([shuffled_photo(params.seed, place, count) for place in mine])
-        losses = finetune_stable_diffusion(denoiser, optimizer, chosen, [draw])
-        losses = accelerator.gather(losses[0]).cpu()[None]  # (1, batch)
-        names = [photos.names[shuffled_photo(params.seed, place, count)] for place in batch]
-        state.add_losses(names, FINETUNE, losses, first_step=step)
-        accelerator.log({"finetune_loss": losses.mean().item()}, step=count + step)
-        state.done, state.photos = step + 1, photos_of_work(FINETUNE, step + 1, count, params)
+    total, unread = stage_three_steps(count, params), []
+    to_do = (stage_three_share(step, photos, params, accelerator) for step in range(state.done, total))
+    for step, (names, chosen, draw) in enumerate(
+        training_bar(made_ahead(to_do), state.done, total, "step"), start=state.done
+    ):
+        losses = finetune_stable_diffusion(denoiser, optimizer, chosen, [draw])  # (1, share of the batch)
+        unread.append((step, names, losses))
+        work = photos_of_work(FINETUNE, step + 1, count, params)
+        if work == state.photos and step + 1 < total:
+            continue
+        for its_step, names, losses in unread:
+            losses = accelerator.gather(losses[0]).cpu()[None]  # (1, batch)
+            state.add_losses(names, FINETUNE, losses, first_step=its_step)
+            accelerator.log({"finetune_loss": losses.mean().item()}, step=count + its_step)
+        unread.clear()
+        state.done, state.photos = step + 1, work
         state.scaler_state, state.optimizer_state = denoiser.scaler.state_dict(), optimizer.state_dict()
         yield state
+
+
+def stage_three_share(
+    step: int, photos: Photos, params: Hyperparameters, accelerator: Accelerator
+) -> tuple[list[str], Photos, Draw]:
+    """The names of a step's global batch; and this process's photos of it with their draws, on its device."""
+    places = range(step * params.global_batch_size, (step + 1) * params.global_batch_size)  # in the shuffled passes
+    batch = {place: shuffled_photo(params.seed, place, len(photos.names)) for place in places}
+    mine = own_share(places, accelerator)
+    draw = joined([place_draw(params.seed, place, latent_shape(photos)) for place in mine])
+    chosen = photos.take([batch[place] for place in mine])
+    names = [photos.names[photo] for photo in batch.values()]
+    return names, chosen.to(accelerator.device), draw.to(accelerator.device)
 
 
 def stage_three_steps(count: int, params: Hyperparameters) -> int:
@@ -212,17 +245,29 @@ def latent_shape(photos: Photos) -> tuple[int, ...]:
     return (1, *photos.latents.shape[1:])
 
 
-def compiled(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
-    return torch.compile(unet) if params.compile else unet
+def prepared(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
+    """The UNet as it is called in training."""
+    if params.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    return torch.compile(unet, mode=params.compile) if params.compile else unet
 
 
 def unet_optimizer(unet: UNet2DConditionModel, params: Hyperparameters) -> torch.optim.Optimizer:
-    """Adam (not AdamW) over all weights of the UNet, as released."""
+    """Adam (not AdamW) over all weights of the UNet, as released; on a GPU all of its arithmetic in one kernel."""
     if params.use_8bit_adam:
         from bitsandbytes.optim import Adam8bit
 
         return Adam8bit(unet.parameters(), lr=params.finetune_lr)
-    return torch.optim.Adam(unet.parameters(), lr=params.finetune_lr)
+    return torch.optim.Adam(unet.parameters(), lr=params.finetune_lr, fused=unet.device.type == "cuda")
+
+
+def begin_anew(optimizer: torch.optim.Optimizer, params: Hyperparameters) -> None:
+    """Make Adam as it was before its first step, in the memory that it has: its two moments and its step become 0."""
+    if params.use_8bit_adam:
+        optimizer.state.clear()  # holds more than numbers that begin at 0
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
 
 
 def gradient_scaler(accelerator: Accelerator, state: TrainingState) -> torch.amp.GradScaler:
@@ -233,6 +278,6 @@ def gradient_scaler(accelerator: Accelerator, state: TrainingState) -> torch.amp
     return scaler
 
 
-def training_bar(steps: range, total: int, unit: str) -> Iterable[int]:
+def training_bar(steps: Iterable[Item], done: int, total: int, unit: str) -> Iterable[Item]:
     """A bar over the steps that are left of `total`."""
-    return progress(steps, initial=total - len(steps), total=total, desc="Training", unit=unit)
+    return progress(steps, initial=done, total=total, desc="Training", unit=unit)

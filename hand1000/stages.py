@@ -3,7 +3,8 @@
 `optimise_text_embedding`     paper, section "Stage II: Text Embedding Optimization"
 `finetune_stable_diffusion`   paper, section "Stage III: Stable Diffusion Fine-tuning"
 
-hand1000/schedules.py runs them over all photos; hand1000/draws.py draws their random numbers.
+hand1000/schedules.py runs them over all photos; hand1000/draws.py draws their random numbers. Both stages take photos
+and draws that are on the UNet's device already, and leave their losses there: a GPU never waits for the CPU in between.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
 
-from core.diffusion.noise import noise_loss
+from core.diffusion.noise import copied, noise_loss
 from hand1000.draws import Draw
 
 
@@ -27,6 +28,9 @@ class Photos(NamedTuple):
     def take(self, places: Sequence[int]) -> "Photos":
         chosen = list(places)
         return Photos([self.names[place] for place in chosen], self.latents[chosen], self.prompt_embeds[chosen])
+
+    def to(self, device: torch.device) -> "Photos":
+        return Photos(self.names, copied(self.latents, device), copied(self.prompt_embeds, device))
 
 
 class Denoiser(NamedTuple):
@@ -53,7 +57,7 @@ def optimise_text_embedding(
         The optimised embeddings (B, 77, hidden), and the losses (steps, B).
     """
     denoiser.unet.requires_grad_(False)
-    prompt_embeds = photos.prompt_embeds.to(denoiser.accelerator.device).clone().requires_grad_()
+    prompt_embeds = photos.prompt_embeds.clone().requires_grad_()
     optimizer = torch.optim.Adam([prompt_embeds], lr=lr)
     losses = []
     for draw in draws:
@@ -70,7 +74,7 @@ def finetune_stable_diffusion(
 
     θ are the UNet's weights; the optimised embedding e is frozen.
 
-    One step for each draw of ε and t; released: 20 steps a photo at 1e-6.
+    One step for each draw of ε and t; released: 20 steps per photo at 1e-6.
 
     Returns:
         The losses (steps, B).
@@ -90,12 +94,10 @@ def denoising_loss(denoiser: Denoiser, latents: torch.Tensor, prompt_embeds: tor
     z_t are the latents (B, 4, h, w) with the noise ε of timestep t added; e are the embeddings (B, 77, hidden). No
     guidance, and no caption is dropped.
     """
-    device = denoiser.accelerator.device
-    latents, noise, timesteps = latents.to(device), draw.noise.to(device), draw.timesteps.to(device)
-    noisy_latents = denoiser.noise_scheduler.add_noise(latents, noise, timesteps)
+    noisy_latents = denoiser.noise_scheduler.add_noise(latents, draw.noise, draw.timesteps)
     with denoiser.accelerator.autocast():
-        noise_pred = denoiser.unet(noisy_latents, timesteps, prompt_embeds.to(device)).sample
-    return noise_loss(noise_pred, noise)
+        noise_pred = denoiser.unet(noisy_latents, draw.timesteps, prompt_embeds).sample
+    return noise_loss(noise_pred, draw.noise)
 
 
 def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

@@ -42,7 +42,7 @@ class TrainedModel(NamedTuple):
     """A finished run."""
 
     settings: dict[str, Any]  # all that its weights depend on
-    resolution: int  # pixels a side that it was trained on
+    resolution: int  # pixels per side that it was trained on
     feature_sha256: str  # of the gesture feature that it was trained with
     fusion: FusionWeights
 

@@ -48,10 +48,10 @@ def main(argv=None) -> None:
     parser.add_argument("--layout", choices=["hand1000", "attentionhand"], default="hand1000", help="which files")
     parser.add_argument("--num", type=positive_int, default=100, help="pictures of each gesture")
     parser.add_argument("--num_test", type=natural_int, default=0, help="further ones to test on (hand1000)")
-    parser.add_argument("--size", type=pixels, default=64, help="pixels a side")
+    parser.add_argument("--size", type=pixels, default=64, help="pixels per side")
     parser.add_argument("--handedness", choices=["both", "Right", "Left"], default="both", help="which hands to draw")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, other hands")
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")
     args = parser.parse_args(argv)
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
     if unknown:

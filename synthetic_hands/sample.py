@@ -60,7 +60,7 @@ def draw_sample(
     """The sample of a gesture and a seed: always the same one.
 
     Args:
-        size: pixels a side.
+        size: pixels per side.
         supersample: the picture is drawn so many times larger and averaged.
         handedness: "Right" or "Left" hands only, instead of half and half.
 

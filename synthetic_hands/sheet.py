@@ -20,7 +20,7 @@ COLUMNS = 6  # gestures a row
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("imgs/gestures.png"), help="picture to write")
-    parser.add_argument("--size", type=positive_int, default=128, help="pixels a side of each hand")
+    parser.add_argument("--size", type=positive_int, default=128, help="pixels per side of each hand")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, other hands")
     args = parser.parse_args(argv)
 

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-RESOLUTION = 64  # pixels a side that the tiny model is made for; its latents are 16 x 16
+RESOLUTION = 64  # pixels per side that the tiny model is made for; its latents are 16 x 16
 
 
 def tiny_stable_diffusion(seed: int = 0, hidden_size: int = 32) -> StableDiffusionPipeline:

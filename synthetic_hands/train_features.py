@@ -21,7 +21,7 @@ from core.runs.files import atomic_file, check_outputs, sha256_of_files
 from core.runs.processes import progress, say
 from core.runs.run import Run
 
-SIZE, FEATURES = 64, 128  # pixels a side of what it sees; numbers for each picture
+SIZE, FEATURES = 64, 128  # pixels per side of what it sees; numbers for each picture
 BATCH_SIZE, LEARNING_RATE = 64, 2e-3
 
 

@@ -21,7 +21,7 @@ from core.runs.files import atomic_file, atomic_folder, check_writable, write_js
 from core.runs.processes import cpu_count, progress, say, start_processes
 from core.runs.run import Run, read_json
 
-SIZE, FACTOR = 64, 4  # pixels a side; pixels of a latent's side
+SIZE, FACTOR = 64, 4  # pixels per side; pixels of a latent's side
 LATENT_CHANNELS = 8  # four smear the fingers
 VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
 HAND_WEIGHT = 4  # of a pixel of the hand in the autoencoder's loss; of another: 1

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from attentionhand_helpers import SIZE, inference_args, train_args, trained_stage, weights
@@ -310,13 +311,13 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     arguments = inference_args(finished, attention_samples, attention_model, pictures, *more)
     inference.main(arguments)
     expected = {f"result_{pair:03d}_{number}.png" for pair in range(6) for number in range(2)}
-    assert files_under(pictures) == expected | {"sheet.png", "inference.json", ".inference.lock"}
+    assert files_under(pictures) == expected | {"sheet.png", "pictures.jsonl", "inference.json", ".inference.lock"}
     assert pixels(pictures / "sheet.png").shape == (24 + 6 * 220, 600, 3)
     first = pixels(pictures / "result_003_1.png")
     assert first.shape == (SIZE, SIZE, 3)
     (pictures / "result_003_1.png").unlink()
     inference.main(arguments)
-    assert "pictures of 6 samples, 1 of them drawn now" in capsys.readouterr().out
+    assert "12 pictures of 6 labels, 1 drawn now" in capsys.readouterr().out
     assert (pixels(pictures / "result_003_1.png") == first).all()
     inference.main(arguments)
     assert f"{pictures}: already finished with these settings" in capsys.readouterr().out
@@ -338,3 +339,36 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     broken = inference_args(moved, attention_samples, attention_model, tmp_path / "c")
     assert "attentionhand.json: damaged (it has no settings)" in error_of(inference.main, broken, capsys)
     assert not (tmp_path / "c").exists()
+
+
+def test_batches_and_processes_draw_the_same_pictures(
+    finished, attention_samples, attention_model, tmp_path, fresh_accelerate, capsys
+):
+    """Two texts for each label, start noise by label: batches change rounding only, processes nothing."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a hand in the snow\nholding a cup\n")
+
+    def arguments(name: str, *more) -> list[str]:
+        options = ("--vary_seed", "--texts", texts, "--every", *more)
+        return inference_args(finished, attention_samples, attention_model, tmp_path / name, *options)
+
+    inference.main(arguments("one", "--batch_size", 1))
+    inference.main(arguments("five", "--batch_size", 5))
+    done = run_script("-m", "attentionhand.inference", *arguments("two", "--batch_size", 5), launcher=TWO_PROCESSES)
+    assert done.returncode == 0 and "24 pictures of 6 labels, 24 drawn now" in done.stdout, done.stderr[-2000:]
+    listed = [json.loads(line) for line in (tmp_path / "two" / "pictures.jsonl").read_text().splitlines()]
+    assert listed[6] == {"file": "result_001_2.png", "label": 1, "text": "holding a cup"}
+    made = {name: [pixels(tmp_path / name / one["file"]) for one in listed] for name in ("one", "five", "two")}
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(made["one"], made["five"], strict=True))
+    assert all((a == b).all() for a, b in zip(made["five"], made["two"], strict=True))
+    first = made["one"]
+    assert not any((a == b).all() for i, a in enumerate(first) for b in first[:i])  # every picture is its own
+
+    # A picture that is lost comes back bit for bit, whatever else its batch holds.
+    (tmp_path / "five" / "result_001_2.png").unlink()
+    inference.main(arguments("five", "--batch_size", 5))
+    assert (pixels(tmp_path / "five" / "result_001_2.png") == made["five"][6]).all()
+    texts.write_text("one\n")
+    assert "texts.txt: 1 line for 6 labels; one each, or pass --every" in error_of(
+        inference.main, [part for part in arguments("six") if part != "--every"], capsys
+    )

@@ -175,15 +175,15 @@ def test_captioners_clip_and_language_models_run_nothing(name, canary, captioner
     import captioning.blip2
     import captioning.paligemma
     import captioning.vitgpt2
-    import dataset_evaluate
     from captioning.language_models import ask_transformers
+    from core.diffusion.pretrained import load_clip
     from synthetic_hands import tiny_captioners
 
     loads = {
         "blip2": lambda path: captioning.blip2.load(path, torch.device("cpu")),
         "paligemma": lambda path: captioning.paligemma.load(path, torch.device("cpu")),
         "vitgpt2": lambda path: captioning.vitgpt2.load(path, torch.device("cpu")),
-        "clip": dataset_evaluate.load_clip,
+        "clip": load_clip,
         "llama": ask_transformers,
     }
     folder = tmp_path / name

@@ -17,6 +17,7 @@ import train
 from core.diffusion.stable_diffusion import load_stable_diffusion
 from hand1000.draws import photo_draws, photo_seed, place_draw, shuffled_photo
 from hand1000.hyperparameters import Hyperparameters
+from hand1000.schedules import begin_anew
 from hand1000.training import encode
 
 
@@ -143,7 +144,7 @@ def test_memory_and_speed_options(schedule, data_root, tiny_model, fresh_acceler
         UNet2DConditionModel, "enable_gradient_checkpointing", lambda unet: [checkpointed.append(unet), enable(unet)]
     )
     # The compiler itself takes half a minute here; what it makes is torch's business.
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, mode: compiled.append(model) or model)
 
     arguments = train_args(data_root, tiny_model, *SHORT, "--schedule", schedule)
     train.main(arguments)
@@ -174,4 +175,24 @@ def test_8bit_adam_is_bitsandbytes(data_root, tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
     monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: True)
     train.main(train_args(data_root, tiny_model, *SHORT, "--use_8bit_adam"))
-    assert made == [1e-4] * 4  # a new one for every photo
+    train.main(train_args(data_root, tiny_model, *SHORT, "--output_dir", data_root / "torch"))
+    assert made == [1e-4]
+    # The stand-in is torch's Adam: it begins anew for every photo as torch's does.
+    assert losses_of(data_root / "run") == losses_of(data_root / "torch")
+
+
+def test_adam_that_begins_anew_takes_the_steps_of_a_new_one():
+    """The interleaved schedule has a new Adam for each photo, in the memory of the last one's."""
+    gradients = torch.randn(2, 3, 50)
+
+    def steps(weights: torch.nn.Parameter, optimizer: torch.optim.Optimizer, gradients: torch.Tensor) -> None:
+        for weights.grad in gradients:
+            optimizer.step()
+
+    weights = [torch.nn.Parameter(torch.ones(50)) for _ in range(2)]
+    kept = torch.optim.Adam([weights[0]], lr=0.1)
+    for photo in gradients:
+        begin_anew(kept, Hyperparameters())
+        steps(weights[0], kept, photo)
+        steps(weights[1], torch.optim.Adam([weights[1]], lr=0.1), photo)
+    assert torch.equal(*weights)

@@ -49,6 +49,11 @@ def with_exact_alphas(scheduler: Scheduler) -> Scheduler:
     return scheduler
 
 
+def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on the device. A GPU fetches it from pinned memory by itself, while the CPU continues."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def derived_seed(*parts: int) -> int:
     """A seed for one item of a run: independent streams from (run seed, purpose, index)."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -27,12 +27,19 @@ def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> No
     """Precision, memory, checkpoints and logs of a training."""
     add = parser.add_argument
     add("--seed", type=seed_int, default=0, help=f"seed of {seed_of}")
-    add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the networks' arithmetic")
+    add_precision_option(parser)
+    add("--allow_tf32", action="store_true", help="TensorFloat-32 for float32 products on NVIDIA GPUs: faster, coarser")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
     add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
-    add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path')
+    add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path (default: start anew)')
     add("--report_to", help="tensorboard, or another tracker that accelerate knows; logs in {output_dir}/logs")
+
+
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """What the networks compute in."""
+    arithmetic = "arithmetic of the networks; no: float32; fp16 needs a GPU"
+    parser.add_argument("--mixed_precision", choices=PRECISIONS, default="no", help=arithmetic)
 
 
 def add_generation_options(
@@ -43,4 +50,4 @@ def add_generation_options(
     add("--num_inference_steps", type=ddim_steps, default=num_inference_steps, help="DDIM steps, at most 999")
     add("--guidance_scale", type=finite_float, default=guidance_scale, help="classifier-free guidance; 1 is none")
     add("--seed", type=seed_int, default=seed, help="seed of the start noise")
-    add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the networks' arithmetic")
+    add_precision_option(parser)

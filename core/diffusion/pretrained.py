@@ -5,6 +5,7 @@ from typing import Any
 
 from core.diffusion.hub import check_available, hub_answers, missing_model
 from core.runs.errors import UserError, reason_of
+from core.runs.processes import start_processes
 
 INSTEAD = "the folder of a downloaded model as --model"
 MOST_MISSING = 0.05  # of a model's tensors; published models may lack a pooling layer that nothing uses
@@ -57,6 +58,23 @@ def load_pretrained(kind: Any, model: str, **options: Any) -> Any:
             f"{model}: not a whole {kind.__name__}; {missing} of the {tensors} tensors of such a model are missing"
         )
     return loaded
+
+
+def load_clip(model: str) -> tuple[Any, Any]:
+    """CLIP on the device, in float32, and its processor.
+
+    Args:
+        model: hub id or local folder.
+
+    Raises:
+        UserError: a model that can't be loaded or is not CLIP.
+    """
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+    processor = load_pretrained(CLIPProcessor, model)
+    clip = load_pretrained(CLIPModel, model, dtype=torch.float32)
+    return clip.to(start_processes().device).eval(), processor
 
 
 def _load_error(error: Exception, kind: str, model: str, local: bool) -> UserError:

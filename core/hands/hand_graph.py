@@ -17,7 +17,7 @@ from core.hands.hand import Hand
 from core.hands.litert import Model
 from core.hands.regions import Region, cut_out
 
-PALM_SIZE, LANDMARK_SIZE = 192, 224  # pixels a side of what each network sees
+PALM_SIZE, LANDMARK_SIZE = 192, 224  # pixels per side of what each network sees
 LOW, HIGH, WRIST, MIDDLE_KNUCKLE = range(4)  # a palm's points: two corners of its box, two of its seven key points
 MAX_PALM_OVERLAP, MAX_REGION_OVERLAP = 0.3, 0.5  # intersection over union above which two are the same hand
 REGION_SCALE, REGION_SHIFT = 2.6, 0.5  # region's side in palm sizes; how far it moves to the fingers, in palm heights

@@ -41,7 +41,7 @@ def hands_of_photos(
     """`hands_of_photo` of each photo, in order.
 
     Args:
-        num_workers: processes that find hands (default: one a core); 0 or 1 does it in this one.
+        num_workers: processes that find hands (default: one per core); 0 or 1 does it in this one.
 
     Raises:
         UserError: the first unreadable photo.

@@ -44,7 +44,7 @@ def add_interval_options(parser: argparse.ArgumentParser) -> None:
         "--bootstrap",
         type=resamples,
         metavar="N",
-        help=f"also print a 95 %% interval, from N random resamples; {FEWEST_RESAMPLES} at least, 1000 for a paper",
+        help=f"also print a 95 %% interval, from N random resamples: {FEWEST_RESAMPLES} at least, 1000 is usual",
     )
     parser.add_argument("--seed", type=seed_int, default=0, help="seed of everything that is drawn at random")
 
@@ -71,7 +71,7 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_workers",
         type=natural_int,
-        help="processes that read pictures and find hands; 0 for none (default: one for each core)",
+        help="processes that read pictures and find hands; 0 for none (default: one per core)",
     )
     add_interval_options(parser)
     parser.add_argument(

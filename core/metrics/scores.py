@@ -32,7 +32,16 @@ class Score(NamedTuple):
 
 NO_SCORE = Score(math.nan, math.nan, math.nan)
 METRICS = {"FID": -1, "KID": -1, "FID-H": -1, "KID-H": -1, "HAND-CONF": 1, "hand found": 1, "gesture accuracy": 1}
-"""Every metric, and 1 where more is better, -1 where less is."""
+"""Every metric of pictures of a gesture, and 1 where more is better, -1 where less is."""
+LABEL_METRICS = {
+    "landmark error 2D": -1,
+    "landmark error 3D": -1,
+    "PCK@0.1": 1,
+    "PCK@0.2": 1,
+    "CLIP score": 1,
+}
+"""Further ones of pictures whose labels and texts are known."""
+DIRECTIONS = METRICS | LABEL_METRICS
 REAL = "real photos"
 """The row of the test photos themselves: what real hands of the gesture score."""
 
@@ -64,16 +73,31 @@ def all_scores(
         UserError: as `features_of_both`; where only hand crops can't be compared, FID-H and KID-H are left out.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "num_workers": num_workers}
-    features = {"protocol": protocol, **extractor}
+    distances = distances_of_folders(real, fake, cache=cache, protocol=protocol, **extractor, **options)
+    return distances | hand_scores(fake, gesture=gesture, **options)
+
+
+def distances_of_folders(
+    real: Path, fake: Path, *, cache: Path, protocol: str = "released", **options: Any
+) -> dict[str, Score]:
+    """FID, KID, FID-H and KID-H of two folders; where hand crops can't be compared, the last two are left out.
+
+    Args:
+        cache: folder for the real photos' features; the caller sees to it that they belong to `real`.
+        options: as for `all_scores`.
+
+    Raises:
+        UserError: as `features_of_both` for whole pictures.
+    """
     scores: dict[str, Score] = {}
-    scores["FID"], scores["KID"] = distance_scores(real, fake, cache / "real.npz", **options, **features)
+    scores["FID"], scores["KID"] = distance_scores(real, fake, cache / "real.npz", protocol=protocol, **options)
     try:
-        sides = distance_scores(real, fake, cache / "real-H.npz", hands=True, **options, **features)
+        sides = distance_scores(real, fake, cache / "real-H.npz", hands=True, protocol=protocol, **options)
         scores["FID-H"], scores["KID-H"] = sides
     except UserError as error:
         say(f"FID-H and KID-H are left out: {error}")
         scores["FID-H"] = scores["KID-H"] = NO_SCORE
-    return scores | hand_scores(fake, gesture=gesture, **options)
+    return scores
 
 
 def distance_scores(

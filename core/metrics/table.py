@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.metrics.scores import METRICS, Score
+from core.metrics.scores import DIRECTIONS, NO_SCORE, Score
 from core.runs.files import atomic_file, spreadsheet_text
 
-SHARES = ("hand found", "gesture accuracy")  # metrics that are shown in percent
+SHARES = ("hand found", "gesture accuracy", "PCK@0.1", "PCK@0.2")  # metrics that are shown in percent
 NOTHING = "–"
 BETTER, WORSE = "better", "worse"
 MARKS_NOTE = "Bold: better than the base model, italic: worse, and the two 95 % intervals do not overlap."
@@ -40,8 +40,8 @@ def mean_score(scores: Sequence[Score]) -> Score:
 def marked(row: TableRow, base: TableRow) -> TableRow:
     """The row with its marks: metrics whose whole interval lies on one side of the base's."""
     marks = {}
-    for metric, direction in METRICS.items():
-        ours, theirs = row.scores[metric], base.scores[metric]
+    for metric, direction in DIRECTIONS.items():
+        ours, theirs = (one.scores.get(metric, NO_SCORE) for one in (row, base))
         if ours.low > theirs.high:
             marks[metric] = BETTER if direction > 0 else WORSE
         elif ours.high < theirs.low:
@@ -51,11 +51,11 @@ def marked(row: TableRow, base: TableRow) -> TableRow:
 
 def columns_of(rows: Sequence[TableRow]) -> list[str]:
     """The metrics that at least one row has."""
-    return [metric for metric in METRICS if any(not math.isnan(row.scores[metric].value) for row in rows)]
+    return [m for m in DIRECTIONS if any(not math.isnan(row.scores.get(m, NO_SCORE).value) for row in rows)]
 
 
 def headings(labels: Sequence[str], columns: Sequence[str]) -> list[Cell]:
-    return [Cell(text) for text in (*labels, *(f"{name} {'↑' if METRICS[name] > 0 else '↓'}" for name in columns))]
+    return [Cell(text) for text in (*labels, *(f"{name} {'↑' if DIRECTIONS[name] > 0 else '↓'}" for name in columns))]
 
 
 def cells(row: TableRow, columns: Sequence[str]) -> list[Cell]:

@@ -71,8 +71,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Keeps the layout of the description and appends each option's default, where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.required:
+        default = action.default
+        said = action.required or "(default" in (action.help or "")
+        if said or default is None or default is False or default in ("", []):
             return action.help
+        if isinstance(default, list):
+            values = " ".join(map(str, default)).replace("%", "%%")
+            return f"{action.help} (default: {values})"
         return super()._get_help_string(action)
 
 

@@ -102,7 +102,7 @@ def map_photos(
     Workers run only a little ahead of the caller, so that results do not pile up.
 
     Args:
-        num_workers: how many processes (default: one a core); 0 or 1 does it in this one.
+        num_workers: how many processes (default: one per core); 0 or 1 does it in this one.
         bad: where given, the error of an unreadable photo is appended to it, and the photo yields nothing.
         desc: text of a progress bar (default: no bar).
 

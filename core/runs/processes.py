@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +56,16 @@ def progress(iterable=None, *, disable: bool = False, **options) -> tqdm:
     return tqdm(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
 
 
+def made_ahead(items: Iterator[Result]) -> Iterator[Result]:
+    """The same items, each made by a thread while the caller still works on the one before."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, items, end)
+            yield item
+
+
 def worker_pool(num_workers: int, prepare: Callable[[], object] | None = None) -> ProcessPoolExecutor:
     """Worker processes that end when this one does, however it ends.
 
@@ -84,18 +94,24 @@ def _end_with_parent() -> None:
 
 
 def start_accelerator(
-    *, mixed_precision: str = "no", report_to: str | None = None, output_dir: Path | None = None
+    *,
+    mixed_precision: str = "no",
+    allow_tf32: bool = False,
+    report_to: str | None = None,
+    output_dir: Path | None = None,
 ) -> "Accelerator":
     """accelerate's choice of device, precision and processes for a training script.
 
     Args:
         mixed_precision: "no", "fp16" or "bf16".
+        allow_tf32: float32 products of matrices in TensorFloat-32, on GPUs that have it: faster, 10 bits of mantissa.
         report_to: a tracker that accelerate knows, such as "tensorboard"; its logs go to {output_dir}/logs. The
             caller starts it by `init_trackers`, once the folder is its own.
 
     Raises:
         UserError: a tracker that is not there, fp16 on the CPU, fewer processes than were asked for.
     """
+    import torch
     from accelerate import Accelerator
     from accelerate.tracking import get_available_trackers
 
@@ -110,6 +126,7 @@ def start_accelerator(
     )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
+    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
     return accelerator
 
 

@@ -7,7 +7,7 @@
         checkpoint = run.checkpoint_to_resume("latest")     # or UserError: unfinished, and not asked to resume
         run.begin(base_model=...)                           # from here on it is an unfinished run
         for step in ...:
-            run.save_checkpoint(step, write, size=...)      # a full disk costs the checkpoint, not the run
+            run.save_checkpoint(step, write, state={...}, size=..., keep=1)  # a full disk costs it, not the run
         run.finish(base_model=...)                          # last, when all the rest is there
 
 Its files:

@@ -18,7 +18,7 @@ def contact_sheet(
     row_labels: Sequence[str] = (),
     cell: int = 200,
 ) -> Image.Image:
-    """Pictures in rows, each `cell` pixels a side, under labelled columns and over a label for each row.
+    """Pictures in rows, each `cell` pixels per side, under labelled columns and over a label for each row.
 
     Args:
         rows: pictures or paths of them; rows may be of different lengths.
