@@ -15,7 +15,7 @@ from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_parts
 from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
-from core.runs.schema import misfit, positive
+from core.runs.schema import misfit, natural, positive
 
 
 class CheckpointState(TypedDict):
@@ -23,6 +23,7 @@ class CheckpointState(TypedDict):
 
     step: Annotated[int, positive]  # how many have been made
     scaler: dict[str, float] | None  # fp16 only
+    moments: Annotated[int, natural]  # of how many weights the optimizer has them
 
 
 def save_finished(
@@ -93,11 +94,13 @@ def save_checkpoint(
         scaler: given in fp16.
     """
 
+    optimizer_state = optimizer.state_dict()
+
     def write(folder: Path) -> None:
         save_weights(folder, stage, unet, losses)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(optimizer_state, folder / "optimizer.pt")
 
-    state = {"step": step, "scaler": scaler.state_dict() if scaler else None}
+    state = {"step": step, "scaler": scaler.state_dict() if scaler else None, "moments": len(optimizer_state["state"])}
     size = 3 * model_bytes(*filter(None, (stage, unet)))  # the optimizer keeps two numbers for each weight
     run.save_checkpoint(step, write, state=state, size=size, keep=keep)
 
@@ -127,7 +130,7 @@ def load_checkpoint(
         if unet is not None:
             unet.load_state_dict(load_file(checkpoint / "unet" / STAGE_FILE))
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters))
+        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters, state["moments"]))
         if scaler:
             scaler.load_state_dict(state["scaler"])
     except UserError:

@@ -44,6 +44,7 @@ def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, 
         write_losses(folder / "losses.csv", LOSS_COLUMNS, state.losses)
 
     facts = {"stage": state.stage, "done": state.done, "photos": state.photos, "scaler": state.scaler_state}
+    facts["moments"] = len(state.optimizer_state["state"]) if state.optimizer_state else 0
     run.save_checkpoint(state.photos, write, state=facts, size=checkpoint_bytes(unet, state), keep=keep)
 
 
@@ -73,7 +74,8 @@ def load_checkpoint(
             shape = (embeddings, pipe.tokenizer.model_max_length, pipe.text_encoder.config.hidden_size)
             state.prompt_embeds = checked_embeddings(checkpoint / EMBEDDINGS, shape)
         if state.stage == FINETUNE:
-            state.optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, pipe.unet.parameters())
+            weights = pipe.unet.parameters()
+            state.optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, weights, facts["moments"])
         if state.stage != EMBEDDING:
             # Not through diffusers, which fills in random numbers for weights that are not there.
             pipe.unet.load_state_dict(load_file(checkpoint / WEIGHTS))

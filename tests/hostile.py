@@ -181,7 +181,8 @@ def tensors(name: str, content: Any) -> Change:
     def apply(folder: Path) -> None:
         import torch
 
-        torch.save(content, folder / name)
+        with open(folder / name, "wb") as file:
+            torch.save(content, file)
 
     return apply
 
@@ -253,7 +254,7 @@ def checkpoints() -> Iterator[Case]:
             present = (part == "unet") == folder.startswith("run") or part in ("losses.csv", "state.json")
             if present and (folder, part) != ("run/checkpoints/checkpoint-4", "optimizer.pt"):
                 yield case(f"no {part}", remove(f"{folder}/{part}"))
-        for key in ("done", "step", "stage", "photos"):
+        for key in ("done", "step", "stage", "photos", "moments"):
             for value in (None, -1, 10**9, "text", []):
                 yield case(f"{key} {value!r}", edit(f"{folder}/state.json", replaced(key, value)))
         yield case("a folder checkpoint-²", lambda d, f=folder: ((d / f).parent / "checkpoint-²").mkdir())._replace(
@@ -609,7 +610,7 @@ def try_all(work: Path, kinds: list[str], results: Path) -> None:
             found[kind].append([verdict, is_good(case, verdict)])
             if not is_good(case, verdict):
                 print(f"{verdict}: {kind}: {case.script}: {case.name}: {message[:300]}", flush=True)
-    results.write_text(json.dumps(found))
+        results.write_text(json.dumps(found))
 
 
 def table(roots: dict[str, dict[str, list]]) -> str:

@@ -263,7 +263,7 @@ def test_the_scaler_of_fp16_comes_back(attention_pipe, tmp_path):
     (checkpoint,) = run.checkpoints()
     assert checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other) == (1, [["0", "1.5", ""]])
     assert other.state_dict() == scaler.state_dict()
-    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null}')
+    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null, "moments": 0}')
     with pytest.raises(UserError, match="damaged checkpoint"):
         checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other)
 

@@ -118,7 +118,7 @@ def test_pickled_files_run_nothing(canary, attention_pipe, inception_weights, tm
     for protocol in inception_weights:
         refused(load_inception, protocol, pt, cpu)
     with pytest.raises(Exception, match="weights_only|Weights only"):
-        load_optimizer_state(pt, [])
+        load_optimizer_state(pt, [], 0)
     refused(load_gesture_feature, npy)
     refused(load_features, npz)
     refused(load_labels, npz, None)

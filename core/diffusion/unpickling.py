@@ -70,18 +70,22 @@ def load_tensors(path: Path, key: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load_optimizer_state(path: Path, parameters: Iterable[torch.nn.Parameter]) -> dict[str, Any]:
+def load_optimizer_state(path: Path, parameters: Iterable[torch.nn.Parameter], count: int) -> dict[str, Any]:
     """The state of an Adam, in one piece: PyTorch would start anew, without a word, where moments are missing.
 
+    Args:
+        count: how many parameters had moments; those without gradients have none, nor has any one before the first
+            step, which fp16 may skip.
+
     Raises:
-        ValueError, or what torch raises: the file does not hold the moments of these parameters.
+        ValueError, or what torch raises: the file does not hold these moments.
     """
     optimizer_state = torch.load(path, map_location="cpu", weights_only=True)
-    moments = optimizer_state["state"]
-    for number, parameter in enumerate(parameters):
-        kept = moments[number]
+    moments, shapes = optimizer_state["state"], [parameter.shape for parameter in parameters]
+    if len(moments) != count:
+        raise ValueError(f"{path.name}: Adam's moments of {len(moments)} weights, not {count}")
+    for number, kept in moments.items():
         kept = kept.get("__bnb_optimizer_quant_state__", kept)  # newer bitsandbytes nests its tensors there
-        shapes = {value.shape for name, value in kept.items() if name in MOMENTS}
-        if shapes != {parameter.shape}:
+        if {value.shape for name, value in kept.items() if name in MOMENTS} != {shapes[number]}:
             raise ValueError(f"{path.name}: not Adam's moments of these weights")
     return optimizer_state
