@@ -2,34 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
+from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE, CheckpointState
 from attentionhand.weights import save_single_file
 from core.diffusion.stable_diffusion import model_bytes
 from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_parts
 from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
-from core.runs.schema import misfit, natural, positive
-
-
-class CheckpointState(TypedDict):
-    """What a checkpoint's state.json holds beside its run's settings."""
-
-    step: Annotated[int, positive]  # how many have been made
-    scaler: dict[str, float] | None  # fp16 only
-    moments: Annotated[int, natural]  # of how many weights the optimizer has them
+from core.runs.schema import misfit
 
 
 def save_finished(
     folder: Path,
     pipe: StableDiffusionPipeline,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     losses: Sequence[Sequence[Any]],
     single_file: Path | None,
@@ -58,7 +50,11 @@ def save_finished(
 
 
 def needed_bytes(
-    pipe: StableDiffusionPipeline, stage: ControlNetModel, unet: UNet2DConditionModel | None, *, single_file: bool
+    pipe: StableDiffusionPipeline,
+    stage: ControlNetModel | T2IAdapter,
+    unet: UNet2DConditionModel | None,
+    *,
+    single_file: bool,
 ) -> int:
     """What a checkpoint (the optimizer keeps two numbers for each weight) and the finished weights take."""
     everything = model_bytes(stage, pipe.unet, pipe.vae, pipe.text_encoder) if single_file else 0
@@ -66,7 +62,10 @@ def needed_bytes(
 
 
 def save_weights(
-    folder: Path, stage: ControlNetModel, unet: UNet2DConditionModel | None, losses: Sequence[Sequence[Any]]
+    folder: Path,
+    stage: ControlNetModel | T2IAdapter,
+    unet: UNet2DConditionModel | None,
+    losses: Sequence[Sequence[Any]],
 ) -> None:
     """What run folders and checkpoints share: the ControlNet, unet/ if it is not the base model's, losses.csv."""
     stage.save_pretrained(folder)
@@ -79,7 +78,7 @@ def save_checkpoint(
     run: Run,
     step: int,
     *,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     optimizer,
     scaler: torch.amp.GradScaler | None,
@@ -109,7 +108,7 @@ def load_checkpoint(
     run: Run,
     checkpoint: Path,
     *,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     optimizer,
     scaler: torch.amp.GradScaler | None,

@@ -185,6 +185,8 @@ def prepare(
         seconds = time.monotonic() - started
         facts = write_data_set(options.output_dir, samples, texts, every)
         summarise(options.output_dir, entries, samples, facts, (len(entries) - done) / seconds)
+        if texts is not None and not every and len(texts) > len(samples) and wanted == len(texts):
+            say(f"texts without a sample: {len(texts) - len(samples)}; the labels ended before them")
         run.finish(**facts, left_out=reasons(entries), hands_left_out=hand_reasons(samples))
         journal_path(run).unlink(missing_ok=True)
 

@@ -9,12 +9,13 @@ output/attentionhand/
   validation/step_000500.png
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 from core.runs.files import fingerprint
-from core.runs.run import Record, check_content, read_record, refuse_unfinished
-from core.runs.schema import positive
+from core.runs.run import Record, Run, check_content, read_record, refuse_unfinished
+from core.runs.schema import natural, positive
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
@@ -28,15 +29,28 @@ class TrainingFacts(TypedDict):
     steps: Annotated[int, positive]
 
 
+class CheckpointState(TypedDict):
+    """What a checkpoint's state.json holds beside its run's settings."""
+
+    step: Annotated[int, positive]  # how many have been made
+    scaler: dict[str, float] | None  # fp16 only
+    moments: Annotated[int, natural]  # of how many weights the optimizer has them
+
+
 def finished_training(weights: Path) -> Record | None:
     """The record of the training that a run folder holds; None where `weights` are of another kind.
+
+    A checkpoint of a training is a diffusers folder like any other, so it can be used before the training is finished.
 
     Raises:
         UserError: the training is unfinished, or its record is damaged.
     """
     record = read_record(weights / TRAINING)
     if record:
-        refuse_unfinished(weights / TRAINING, record, "training")
+        how = "with --resume_from_checkpoint latest"
+        if checkpoints := Run(weights / TRAINING, {}, what="training").checkpoints():
+            how += f", or give its checkpoint {checkpoints[-1]}"
+        refuse_unfinished(weights / TRAINING, record, "training", how)
     return record
 
 
@@ -52,3 +66,8 @@ def weights_fingerprint(weights: Path) -> str:
         return fingerprint(weights)
     parts = [weights / "config.json", *sorted(weights.glob("diffusion_pytorch_model*")), weights / "unet"]
     return "".join(fingerprint(part) for part in parts if part.exists())
+
+
+def identity_of_weights(paths: Sequence[Path]) -> str | None:
+    """The fingerprints of one or several weights; None where there are none."""
+    return "".join(map(weights_fingerprint, paths)) or None

@@ -28,13 +28,19 @@ def main(argv=None) -> None:
     add("--resolution", type=positive_int, default=256, help="pixels per side; latents are an eighth")
     add("--tas_steps", type=positive_int, default=50, help="gradient steps of the text attention stage")
     add("--train_batch_size", type=positive_int, default=1, help="samples of ours; the released code takes one")
+    add("--gradient_checkpointing", action="store_true", help="ours computes activations again for the gradient")
     args = parser.parse_args(argv)
 
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ours, released = training_steps(
-        args.size, args.resolution, args.train_batch_size, device=device, tas_steps=args.tas_steps
+        args.size,
+        args.resolution,
+        args.train_batch_size,
+        device=device,
+        tas_steps=args.tas_steps,
+        gradient_checkpointing=args.gradient_checkpointing,
     )
     print(f"{args.size}, {args.resolution} pixels, {args.tas_steps} text attention steps, on {machine()}")
     print("| step | seconds a sample | peak memory, GB |\n| --- | --- | --- |")
@@ -51,7 +57,7 @@ def main(argv=None) -> None:
 
 
 def training_steps(
-    size: str, resolution: int, count: int, *, device, tas_steps: int
+    size: str, resolution: int, count: int, *, device, tas_steps: int, gradient_checkpointing: bool = False
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """Our step on `count` samples and the released procedure's on one, both of the same random models.
 
@@ -62,11 +68,14 @@ def training_steps(
     from diffusers import ControlNetModel
 
     from attentionhand.text_attention import excite_views
-    from attentionhand.visual_attention import HINT_CHANNELS, NoisyView, attentionhand_loss
+    from attentionhand.training import decoder_checkpointing
+    from attentionhand.visual_attention import HINT_CHANNELS, NoisyView, view_loss
 
     torch.manual_seed(0)
     unet, tas_unet = (build_unet(size, device).requires_grad_(False) for _ in range(2))
     stage = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS).to(device)
+    if gradient_checkpointing:
+        stage.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-5)
     side = resolution // 8
     embeds = torch.randn(count, 77, unet.config.cross_attention_dim, device=device)
@@ -83,7 +92,9 @@ def training_steps(
 
     def ours() -> None:
         moved = excite_views(tas_unet, views, timesteps, embeds, steps=tas_steps) if tas_steps else views
-        attentionhand_loss(unet, stage, timesteps, embeds, *moved).total.backward()
+        for view in moved:
+            with decoder_checkpointing(unet, gradient_checkpointing):
+                (view_loss(unet, stage, timesteps, embeds, view) / len(moved)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -95,7 +106,7 @@ def training_steps(
         ]
         unet.up_blocks.requires_grad_(True)  # gathered and never cleared
         for view in moved:
-            (0.5 * attentionhand_loss(unet, stage, timesteps[:1], embeds[:1], view).total).backward()
+            (0.5 * view_loss(unet, stage, timesteps[:1], embeds[:1], view)).backward()
         optimizer.step()
         optimizer.zero_grad()
         unet.up_blocks.requires_grad_(False)
@@ -128,7 +139,7 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
     """The whole UNet and every map, one sample."""
     import torch
 
-    from attentionhand.text_attention import STEP_SIZE, attention_loss
+    from attentionhand.text_attention import STEP_SIZE, attention_loss, padded_tokens
 
     before, side = unet.attn_processors, latents.shape[-1] // 4
     kept: list[tuple[bool, torch.Tensor]] = []
@@ -139,7 +150,7 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
         unet(latents, timesteps, encoder_hidden_states=embeds)
         chosen = torch.cat([maps for is_cross, maps in kept if is_cross and maps.shape[1] == side * side])
         attention = chosen.mean(dim=0).view(1, side, side, -1)
-        loss = attention_loss(attention, [POSITIONS]).sum()
+        loss = attention_loss(attention, padded_tokens([POSITIONS], latents.device)).sum()
         latents = latents - STEP_SIZE * scale * torch.autograd.grad(loss, latents, retain_graph=True)[0]
     unet.set_attn_processor(before)
     return latents.detach()

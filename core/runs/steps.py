@@ -165,7 +165,7 @@ def time_estimate(records: Path, to_do: Counter[str]) -> str:
             taken.setdefault(stage_of(name), []).append(record.facts["seconds"])
     unknown = [stage for stage, count in to_do.items() if count and stage not in taken]
     if unknown:
-        return f"not known yet for {', '.join(unknown)}; run one gesture and seed, then ask again"
+        return f"not known yet for {', '.join(unknown)}; run one step of each, then ask again"
     seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
     minutes = counted(round(seconds / 60), "minute")
     return f"about {minutes}, judging by the stages that have run"
