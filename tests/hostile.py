@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 REFUSED, TAKEN, CRASHED, HUNG = "one line, status 2", "taken", "traceback", "hung"
+OTHERWISE = "refused for another reason"
 SECONDS, MEMORY = 30, 8 * 10**9  # after which a script counts as hung; bytes that it may ask for
 Change = Callable[[Path], object]
 
@@ -40,6 +41,7 @@ class Case(NamedTuple):
     arguments: list[str]  # "{}" stands for the folder of the copied files
     change: Change = lambda folder: None
     harmless: bool = False  # it may as well be taken: whatever is damaged need not be read
+    about: str = ""  # what the message has to name: not every refusal is one of this mistake
 
 
 # The files that all cases start from
@@ -235,7 +237,7 @@ def records() -> Iterator[Case]:
     for path, readers in RECORDS.items():
         for script, arguments in readers:
             for name, content in NOT_RECORDS.items():
-                yield Case(f"{path}: {name}", script, arguments, put(path, content))
+                yield Case(f"{path}: {name}", script, arguments, put(path, content), about=Path(path).name)
             for key in ("status", "settings", "finished", "fusion", "prompts", "steps", "weights", "lists"):
                 for value in WRONG_VALUES:
                     change = edit(path, replaced(key, value))
@@ -246,7 +248,7 @@ def checkpoints() -> Iterator[Case]:
     for folder, (script, arguments, prepare) in STATES.items():
 
         def case(name: str, change: Change, folder=folder, script=script, arguments=arguments, prepare=prepare) -> Case:
-            return Case(f"{folder}: {name}", script, arguments, both(prepare, change))
+            return Case(f"{folder}: {name}", script, arguments, both(prepare, change), about="checkpoint-")
 
         for name, content in NOT_RECORDS.items():
             yield case(f"state.json {name}", put(f"{folder}/state.json", content))
@@ -508,7 +510,9 @@ def plans() -> Iterator[Case]:
         ("--caption_args", "--gesture other"),
         ("--enrich_args", "--phrase other"),
     ]:
-        yield Case(f"{option} {value}", "reproduce", [*REPRODUCE, f"{option}={value}"], held_out)
+        yield Case(
+            f"{option} {value}", "reproduce", [*REPRODUCE, f"{option}={value}"], held_out, about=value.split()[0]
+        )
     for ablation in (
         "captioner ../../out",
         "captioner a/b",
@@ -518,7 +522,7 @@ def plans() -> Iterator[Case]:
         "Lambda 0.1 0.10000000001",
     ):
         arguments = [*REPRODUCE, "--ablate", *ablation.split()]
-        yield Case(f"--ablate {ablation}", "reproduce", arguments, held_out)
+        yield Case(f"--ablate {ablation}", "reproduce", arguments, held_out, about="--ablate")
 
 
 def held_out(folder: Path) -> None:
@@ -563,7 +567,8 @@ def outcome(case: Case, folder: Path, seconds: int = SECONDS) -> tuple[str, str]
         if time.monotonic() - started >= seconds - 1:
             return HUNG, "".join(lines)
         is_line = stopped.code == 2 and len(lines) == 1 and said.getvalue().endswith(f"{lines[0]}\n")
-        return (REFUSED if is_line else CRASHED), "\n".join(lines) or f"status {stopped.code}"
+        message = "\n".join(lines) or f"status {stopped.code}"
+        return (CRASHED if not is_line else REFUSED if case.about in message else OTHERWISE), message
     except BaseException as error:
         if time.monotonic() - started >= seconds - 1:
             return HUNG, ""
@@ -585,6 +590,12 @@ def is_good(case: Case, verdict: str) -> bool:
     return verdict == REFUSED or (verdict == TAKEN and case.harmless)
 
 
+def restore(saved: Path, folder: Path) -> None:
+    """Files as they were, at the path where they were made, which some settings name."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(saved, folder, symlinks=True)
+
+
 def try_all(work: Path, kinds: list[str], results: Path) -> None:
     """Try the cases of some classes on the checkout in the current folder; adds what happened to a JSON file.
 
@@ -596,17 +607,19 @@ def try_all(work: Path, kinds: list[str], results: Path) -> None:
         make_files(original, work / "models")
     found = json.loads(results.read_text()) if results.exists() else {}
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    saved = original.with_suffix(".saved")
+    if not saved.exists():
+        shutil.copytree(original, saved, symlinks=True)
     for kind in kinds:
         found[kind] = []
         for case in CLASSES[kind]():
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(shutil.copytree(original, Path(name) / "files", symlinks=True))
-                try:
-                    case.change(folder)
-                    importlib.import_module(case.script)
-                except (KeyError, OSError, ModuleNotFoundError):  # this checkout has nothing of the kind
-                    continue
-                verdict, message = outcome(case, folder)
+            restore(saved, original)
+            try:
+                case.change(original)
+                importlib.import_module(case.script)
+            except (KeyError, OSError, ModuleNotFoundError):  # this checkout has nothing of the kind
+                continue
+            verdict, message = outcome(case, original)
             found[kind].append([verdict, is_good(case, verdict)])
             if not is_good(case, verdict):
                 print(f"{verdict}: {kind}: {case.script}: {case.name}: {message[:300]}", flush=True)
