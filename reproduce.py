@@ -41,8 +41,14 @@ from hand1000.gestures import PHRASES
 OWNED = {  # options of the scripts that the plan sets by itself
     "caption": ("--gesture", "--data_root"),
     "enrich": ("--gesture", "--data_root", "--captioner", "--phrase"),
-    "train": ("--gesture", "--data_root", "--captioner", "--output_dir", "--seed", "--fusion_seed"),
-    "generate": ("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file"),
+    "train": (
+        *("--gesture", "--data_root", "--captioner", "--output_dir", "--seed", "--fusion_seed", "--max_train_images"),
+        *("--pretrained_model_name_or_path", "--resume_from_checkpoint"),
+    ),
+    "generate": (
+        *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
+        *("--prompt", "--feature_npy_path"),
+    ),
 }
 BASE_MODEL = "CompVis/stable-diffusion-v1-4"
 

@@ -9,7 +9,6 @@ Inside, hands are always (N, 2, 21, ...), right hand first; axes are OpenCV's (x
 are millimetres or palm lengths.
 """
 
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from attentionhand.reconstruction.network import LEFT, RIGHT
 from core.runs.errors import UserError, reason_of
 from core.runs.files import leaves_folder, read_lines, sha256_of_files
 from core.runs.photos import load_photo, unreadable_photos
+from core.runs.schema import parsed_json
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
 MM, PALMS = "mm", "palm lengths"
@@ -114,7 +114,7 @@ def paths_of(folder: Path, key: str) -> list[Path]:
     path, files = folder / "modalities.json", []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            name = json.loads(line)[key]
+            name = parsed_json(line)[key]
         except (ValueError, TypeError, KeyError):
             raise UserError(f'{path}: line {number}: not a JSON object with "{key}", a file\'s path') from None
         if not isinstance(name, str) or leaves_folder(name):

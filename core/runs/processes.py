@@ -1,6 +1,7 @@
 """Cores, and the processes that `accelerate launch` starts: how many there are, which one prints, how they begin."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -79,6 +80,7 @@ def worker_pool(num_workers: int, prepare: Callable[[], object] | None = None) -
 
 
 def _begin_worker(prepare: Callable[[], object] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent alone answers it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare:
         prepare()
