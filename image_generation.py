@@ -157,7 +157,7 @@ def main(argv=None) -> None:
         if len(args.mu) > 1:
             rows = [[folders[mu] / name for mu in args.mu] for name in names[:GRID_ROWS]]
             labels = [f"mu = {mu:.12g}" for mu in args.mu]
-            save_png(contact_sheet(rows, column_labels=labels, row_labels=names[:GRID_ROWS]), run.folder / GRID)
+            save_png(contact_sheet(rows, column_labels=labels, row_labels=prompts[:GRID_ROWS]), run.folder / GRID)
         if all((folder / name).is_file() for folder in folders.values() for name, _ in all_prompts):
             run.finish(prompts=all_prompts)
     counted = "1 picture" if len(names) == 1 else f"{len(names)} pictures"

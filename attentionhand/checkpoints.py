@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
@@ -19,7 +19,7 @@ from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, w
 def save_finished(
     folder: Path,
     pipe: StableDiffusionPipeline,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     losses: Sequence[Sequence[Any]],
     single_file: Path | None,
@@ -48,7 +48,11 @@ def save_finished(
 
 
 def needed_bytes(
-    pipe: StableDiffusionPipeline, stage: ControlNetModel, unet: UNet2DConditionModel | None, *, single_file: bool
+    pipe: StableDiffusionPipeline,
+    stage: ControlNetModel | T2IAdapter,
+    unet: UNet2DConditionModel | None,
+    *,
+    single_file: bool,
 ) -> int:
     """What a checkpoint (the optimizer keeps two numbers for each weight) and the finished weights take."""
     everything = model_bytes(stage, pipe.unet, pipe.vae, pipe.text_encoder) if single_file else 0
@@ -56,7 +60,10 @@ def needed_bytes(
 
 
 def save_weights(
-    folder: Path, stage: ControlNetModel, unet: UNet2DConditionModel | None, losses: Sequence[Sequence[Any]]
+    folder: Path,
+    stage: ControlNetModel | T2IAdapter,
+    unet: UNet2DConditionModel | None,
+    losses: Sequence[Sequence[Any]],
 ) -> None:
     """What run folders and checkpoints share: the ControlNet, unet/ if it is not the base model's, losses.csv."""
     stage.save_pretrained(folder)
@@ -69,7 +76,7 @@ def save_checkpoint(
     run: Run,
     step: int,
     *,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     optimizer,
     scaler: torch.amp.GradScaler | None,
@@ -97,7 +104,7 @@ def load_checkpoint(
     run: Run,
     checkpoint: Path,
     *,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     unet: UNet2DConditionModel | None,
     optimizer,
     scaler: torch.amp.GradScaler | None,

@@ -8,6 +8,7 @@ The text is the first line of its file. "bbox" is optional: left, top, right, bo
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from core.runs.processes import cpu_count, progress
 
 THRESHOLD = 127  # a brighter pixel of a mesh image belongs to a hand
 SPECK = 0.05  # of the largest hand's area; smaller spots (JPEG, a fingertip behind the other hand) are left out
+SOON = 5  # seconds after which a progress bar appears: small data sets do without
 EXAMPLE = '{"mesh": "mesh/1.png", "rgb": "rgb/1.png", "text": "text/1.txt"}'
 
 
@@ -69,7 +71,7 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     if lines[0].startswith("["):
         raise UserError(f"{path}: holds a JSON list; write one JSON object a line, without commas after it: {EXAMPLE}")
     samples = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(progress(lines, desc="Reading", unit="sample", delay=SOON), start=1):
         where = f"{path}: line {number}"
         try:
             record = json.loads(line)
@@ -124,7 +126,9 @@ def content_hash(samples: Sequence[Sample]) -> str:
     """A SHA-256 of texts, boxes and pictures, by which a run recognises its data."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for sample, files in zip(samples, pool.map(_fingerprints, samples)):
+        fingerprints = pool.map(_fingerprints, samples)
+        bar = progress(fingerprints, total=len(samples), desc="Fingerprints", unit="sample", delay=SOON)
+        for sample, files in zip(samples, bar):
             digest.update(json.dumps([sample.text, sample.box, *files]).encode())
     return digest.hexdigest()
 
@@ -269,7 +273,11 @@ def load_batches(
             yield from np.random.default_rng(derived_seed(seed, 0, epoch)).permutation(len(samples)).tolist()
             epoch += 1
 
-    endless = order()
-    rows = [[next(endless) for _ in range(batch_size)][own] for _ in range(steps)][start:]
-    num_workers = num_workers if rows else 0
-    yield from torch.utils.data.DataLoader(HandViews(samples, size), batch_sampler=rows, num_workers=num_workers)
+    def rows() -> Iterator[list[int]]:
+        endless = order()
+        for _ in range(steps):
+            yield [next(endless) for _ in range(batch_size)][own]
+
+    num_workers = num_workers if start < steps else 0
+    batches = itertools.islice(rows(), start, None)  # a list of all would take a gigabyte at a million steps
+    yield from torch.utils.data.DataLoader(HandViews(samples, size), batch_sampler=batches, num_workers=num_workers)

@@ -16,7 +16,6 @@ Examples:
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python atte
 
 from attentionhand.known_labels import KnownLabels, label_indices, load_labels
 from attentionhand.label_errors import PCK_LEVELS, FoundHands, HandErrors, find_all, hand_errors, share_within
-from attentionhand.runs import PICTURE_LIST, PICTURES, weights_fingerprint
+from attentionhand.runs import PICTURE_LIST, PICTURES, identity_of_weights
 from core.diffusion.pretrained import check_available_model, check_model, load_clip
 from core.metrics.clip import clip_embeddings
 from core.metrics.equations import hand_confidence
@@ -41,7 +40,15 @@ from core.metrics.scores import NO_SCORE, Score, distances_of_folders
 from core.metrics.table import score_text
 from core.runs.command_line import argument_parser, command_line, finite_float, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, check_outputs, check_writable, read_lines, write_json, write_lines
+from core.runs.files import (
+    atomic_folder,
+    check_outputs,
+    check_writable,
+    nan_to_none,
+    read_lines,
+    write_json,
+    write_lines,
+)
 from core.runs.photos import map_photos
 from core.runs.processes import counted, say, workers_a_process
 from core.runs.run import read_record, refuse_unfinished
@@ -104,8 +111,7 @@ def main(argv=None) -> None:
         say(f"{name}: {score_text(name, score)}")
     if args.json:
         facts = {"pictures": len(pictures), "labels": str(args.labels), "shuffled": args.shuffle}
-        plain = {name: [None if math.isnan(one) else one for one in score] for name, score in scores.items()}
-        write_json(args.json, {"scores": plain, **facts})
+        write_json(args.json, nan_to_none({"scores": scores, **facts}))
     if args.export:
         export(args.export, pictures, indices, errors, labels.arrays, threshold=args.threshold)
 
@@ -142,9 +148,9 @@ def check_pictures(folder: Path) -> None:
     if record is None:
         return
     refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
-    weights = Path(str(record.facts.get("weights")))
-    if weights.exists() and weights_fingerprint(weights) != record.settings.get("weights"):
-        say(f"warning: {weights} has changed since {folder} was drawn")
+    weights = [Path(str(path)) for path in record.facts.get("weights") or []]
+    if all(path.exists() for path in weights) and identity_of_weights(weights) != record.settings.get("weights"):
+        say(f"warning: {' or '.join(map(str, weights))} has changed since {folder} was drawn")
 
 
 def texts_of_pictures(folder: Path, pictures: Sequence[Path]) -> list[str]:

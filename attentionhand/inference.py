@@ -18,14 +18,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/inference.py`
 
-from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, model_identity, weights_fingerprint
+from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, identity_of_weights, model_identity
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_generation_options, add_model_options
 from core.runs.command_line import argument_parser, command_line, finite_float, plain_arguments, positive_int
@@ -67,7 +67,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--texts", type=Path, help="other texts, one a line: line i for label i, or with --every all lines for each")
     add("--every", action="store_true", help="draw every label with every line of --texts")
-    add("--weights", type=Path, required=True, help="run folder of attentionhand.train, or a released .ckpt")
+    add(
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="run folder of attentionhand.train, its checkpoint, or a released .ckpt; several control by their mean",
+    )
+    add("--no_control", action="store_true", help="draw without weights, by the text alone: the base model")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     add("--output_dir", type=Path, default=Path("results/attentionhand"), help="folder for the pictures")
     add("--num_samples", type=positive_int, default=4, help="pictures of each label and text")
@@ -94,9 +101,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
-    if not args.weights.exists():
-        raise UserError(f"{args.weights}: no such run folder or file (--weights)")
-    check_trained_alike(args.weights, args.only_mid_control)
+    check_weights(args.weights, no_control=args.no_control, only_mid_control=args.only_mid_control)
     check_writable(args.output_dir)
 
     from attentionhand.data import content_hash, read_modalities
@@ -117,9 +122,13 @@ def main(argv=None) -> None:
         "config": model_identity(args.config),
         "samples": from_main_process(content_hash, samples),
         "texts": fingerprint_if_local(args.texts),
-        "weights": weights_fingerprint(args.weights),
+        "weights": identity_of_weights(args.weights),
     }
-    facts = {"weights": str(args.weights.resolve()), "arguments": plain_arguments(args), "software": software()}
+    facts = {
+        "weights": [str(path.resolve()) for path in args.weights],
+        "arguments": plain_arguments(args),
+        "software": software(),
+    }
     run = Run(args.output_dir / PICTURES, settings, what="generation of pictures")
     with run.hold():
         processes.wait_for_everyone()  # the main process holds the folder
@@ -150,14 +159,17 @@ def main(argv=None) -> None:
             args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
         )
         shape = (args.num_samples, *latent_shape(pipe, args.resolution)[1:])
-        stage = load_stage(args.weights, pipe).eval().requires_grad_(False)
-        load_decoder(args.weights, pipe)
-        if weights_fingerprint(args.weights) != settings["weights"]:
-            raise UserError(f"{args.weights}: the weights have changed since this command was started; start it again")
+        stages = [load_stage(path, pipe).eval().requires_grad_(False) for path in args.weights]
+        has_own_unet = [load_decoder(path, pipe) for path in args.weights]
+        if len(stages) > 1 and any(has_own_unet):
+            raise UserError("--weights: several can't be combined where one was trained with --sd_unlocked")
+        if identity_of_weights(args.weights) != settings["weights"]:
+            raise UserError("--weights: they have changed since this command was started; start it again")
+        control = control_of(stages, guess_mode=args.guess_mode, only_mid_control=args.only_mid_control)
         if args.tas and not layers_at(pipe.unet, level=2):
             raise UserError("--tas: this model has no cross-attention at a quarter of the latents' side")
         negative_embeds = encode_texts(pipe, [args.n_prompt], device, desc=None)
-        for model in (pipe.unet, pipe.vae, stage):
+        for model in (pipe.unet, pipe.vae, *stages):
             model.to(device, memory_format=torch.channels_last)  # faster convolutions
 
         own = missing[processes.process_index :: processes.num_processes]
@@ -176,7 +188,7 @@ def main(argv=None) -> None:
                 with torch.autocast(device.type, precision, enabled=precision is not None):
                     images = draw(
                         pipe,
-                        stage,
+                        control.stage,
                         prompt_embeds,
                         negative_embeds,
                         mesh,
@@ -186,8 +198,7 @@ def main(argv=None) -> None:
                         after_step=bar.update,
                         guidance_scale=args.guidance_scale,
                         strength=args.strength,
-                        guess_mode=args.guess_mode,
-                        only_mid_control=args.only_mid_control,
+                        **control.options,
                     )
                 for picture, image in zip(batch, images, strict=True):
                     if not picture.path.is_file():
@@ -202,16 +213,45 @@ def main(argv=None) -> None:
         say(f"{args.output_dir}: {total} of {labels}, {count} drawn now")
 
 
-def check_trained_alike(weights: Path, only_mid_control: bool) -> None:
-    """Refuse weights of an unfinished training, or of one with another --only_mid_control.
+def check_weights(weights: Sequence[Path], *, no_control: bool, only_mid_control: bool) -> None:
+    """Refuse weights that are missing, of an unfinished training, or of one with another --only_mid_control.
 
     Raises:
         UserError
     """
-    training = finished_training(weights)
-    if training and (trained := training.settings.get("only_mid_control", False)) != only_mid_control:
-        needed = "pass" if trained else "leave out"
-        raise UserError(f"{weights}: trained with --only_mid_control {trained}; {needed} that flag")
+    if bool(weights) == no_control:
+        raise UserError("give --weights, or --no_control to draw by the text alone")
+    for path in weights:
+        if not path.exists():
+            raise UserError(f"{path}: no such run folder or file (--weights)")
+        training = finished_training(path)
+        if training and (trained := training.settings.get("only_mid_control", False)) != only_mid_control:
+            needed = "pass" if trained else "leave out"
+            raise UserError(f"{path}: trained with --only_mid_control {trained}; {needed} that flag")
+
+
+class Control(NamedTuple):
+    """What controls the pictures, and how."""
+
+    stage: Any  # of `attentionhand.sampling.draw`
+    options: dict[str, bool]
+
+
+def control_of(stages: Sequence[Any], *, guess_mode: bool, only_mid_control: bool) -> Control:
+    """Nothing, one network, or several visual attention stages.
+
+    Raises:
+        UserError: options or combinations that only ControlNets have.
+    """
+    from diffusers import ControlNetModel
+
+    if stages and all(isinstance(stage, ControlNetModel) for stage in stages):
+        return Control(stages, {"guess_mode": guess_mode, "only_mid_control": only_mid_control})
+    if guess_mode or only_mid_control:
+        raise UserError("--guess_mode and --only_mid_control are for the weights of a ControlNet")
+    if len(stages) > 1:
+        raise UserError("--weights: only ControlNets can be combined")
+    return Control(stages[0] if stages else None, {})
 
 
 def texts_of_labels(own: Sequence[str], file: Path | None, every: bool) -> list[list[str]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/prepare.py`
 
@@ -39,14 +39,14 @@ from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable, fingerprint, read_lines, write_text
 from core.runs.journal import append_journal, begin_journal, journal_path, read_journal
 from core.runs.photos import load_photo
-from core.runs.processes import cpu_count, progress, say, worker_pool
+from core.runs.processes import counted, cpu_count, progress, say, worker_pool
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 
 CHECKED_FIRST = 32  # labels whose axes, units and order of joints are checked before anything is written
 LABELS_A_TASK, TASKS_AHEAD = 8, 3  # of a worker process
 SHEET, ACROSS, CELL = 24, 6, 256  # overlays of the contact sheet; in a row; pixels per side
-ZOOM = 2.2  # side of an overlay in sides of the hands' box
+ZOOM, DOT = 2.2, 2.5  # side of an overlay in sides of the hands' box; radius of a joint in the sheet's pixels
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones
 UNREADABLE = (NO_PHOTO, BAD_PHOTO, OTHER_SIZE)
@@ -73,7 +73,7 @@ def main(argv=None) -> None:
     parser.add_argument("--axes", choices=list(own.TO_OPENCV), help="joints, meshes: instead of what the file says")
     parser.add_argument("--unit", choices=list(own.UNITS), help="joints, meshes: instead of what the file says")
     parser.add_argument("--image_size", type=positive_int, default=512, help="joints, meshes: where nothing says it")
-    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: every core)")
+    parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")
     args = parser.parse_args(argv)
     if args.every and not args.texts:
         raise UserError("--every needs --texts")
@@ -82,6 +82,8 @@ def main(argv=None) -> None:
     if args.mano:
         check_mano(args.mano, with_parameters=args.labels in SETS and SETS[args.labels].has_parameters)
     if args.labels in SETS:
+        if args.axes or args.unit:
+            raise UserError(f"--labels {args.labels} has its own axes and unit: --axes and --unit are for own files")
         split = chosen_split(args.labels, args.split)
         check_root(args.labels, args.root, split)
         if not args.mano and not SETS[args.labels].without_mano:
@@ -147,7 +149,7 @@ def prepare(
     """
     run = Run(options.output_dir / "prepare.json", settings, what="data set")
     first = list(itertools.islice(labels, CHECKED_FIRST))
-    check_plausible(first, options)
+    check_plausible(first, options, hint=" (--axes, --unit)" if settings["labels"] in OWN else "")
     with run.hold():
         if run.is_finished():
             say(f"{options.output_dir}: already finished")
@@ -181,8 +183,11 @@ def prepare(
         journal_path(run).unlink(missing_ok=True)
 
 
-def check_plausible(labels: Sequence[Label], options: Options) -> None:
+def check_plausible(labels: Sequence[Label], options: Options, *, hint: str) -> None:
     """Refuse a set of which most of the first hands are none: wrong axes, units or orders of joints.
+
+    Args:
+        hint: the options that could help.
 
     Raises:
         UserError: names the likely cause.
@@ -193,7 +198,7 @@ def check_plausible(labels: Sequence[Label], options: Options) -> None:
     if len(bad) > good:
         label, problems, cause = bad[0]
         problem = next(problem for problem in problems if problem in IMPLAUSIBLE)
-        raise UserError(f"{label.source}: {problem}; the likely cause: {cause}")
+        raise UserError(f"{label.source}: {problem}; the likely cause: {cause}{hint}")
 
 
 def skip_done(labels: Iterator[Label], entries: Sequence[dict]) -> Iterator[Label]:
@@ -243,7 +248,9 @@ def use_one_thread() -> None:
 def refuse_bad_photos(part: Iterable[dict]) -> None:
     for entry in part:
         if entry.get("left_out") in UNREADABLE:
-            raise UserError(f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict")
+            raise UserError(
+                f"{entry['source']}: {entry['left_out']} ({entry['photo']}); --strict ends here: mend it and run again"
+            )
 
 
 def compacted(entry: dict[str, Any]) -> dict[str, Any]:
@@ -331,33 +338,33 @@ def label_arrays(samples: Sequence[dict]) -> dict[str, np.ndarray]:
 def overlay_sheet(folder: Path, samples: Sequence[dict]) -> Image.Image:
     """Meshes over their photos, evenly chosen, each with its box and joints and cut to what is around them."""
     chosen = [samples[int(place)] for place in np.linspace(0, len(samples) - 1, min(SHEET, len(samples)))]
-    tiles = [squared(overlay(folder, sample)) for sample in chosen]
+    tiles = [overlay(folder, sample) for sample in chosen]
     return contact_sheet([tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)], cell=CELL)
 
 
 def overlay(folder: Path, sample: dict) -> Image.Image:
+    """The mesh over its photo around the hands, in the middle of a grey square of CELL pixels."""
     mesh = np.asarray(load_photo(folder / "mesh" / f"{sample['name']}.png")) / 255.0
     photo = mesh if "rgb" not in sample else np.asarray(load_photo(folder / "rgb" / sample["rgb"])) / 255.0
     cover = 0.6 * mesh.max(axis=2, keepdims=True) if "rgb" in sample else 0.0
     picture = Image.fromarray((255 * ((1 - cover) * photo + cover * mesh * TINT)).round().astype(np.uint8))
+    low, high = np.reshape(sample["bbox"], (2, 2))
+    margin = (ZOOM - 1) / 2 * (high - low).max()
+    start, end = np.maximum(low - margin, 0), np.minimum(high + margin, picture.size)
+    scale = CELL / (end - start).max()
+    width, height = ((end - start) * scale).round().clip(1).astype(int).tolist()
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS, box=(*start.tolist(), *end.tolist()))
     pen = ImageDraw.Draw(picture)
-    left, top, right, bottom = sample["bbox"]
-    dot = max(right - left, bottom - top) / 80
-    pen.rectangle((left, top, right - 1, bottom - 1), outline="orange", width=max(1, round(dot)))
+    pen.rectangle(
+        (*((low - start) * scale).tolist(), *((high - start) * scale - 1).tolist()), outline="orange", width=2
+    )
     for hand in sample["hands"]:
         colour = "red" if hand["handedness"] == "Right" else "blue"
-        for x, y in [] if hand["joints_2d"] is None else hand["joints_2d"].tolist():
-            pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
-    margin = (ZOOM - 1) / 2 * max(right - left, bottom - top)
-    corner = max(0, left - margin), max(0, top - margin)
-    return picture.crop((*corner, min(picture.width, right + margin), min(picture.height, bottom + margin)))
-
-
-def squared(picture: Image.Image) -> Image.Image:
-    """In the middle of a grey square of CELL pixels."""
-    picture = ImageOps.contain(picture, (CELL, CELL), Image.Resampling.LANCZOS)
+        joints = [] if hand["joints_2d"] is None else ((hand["joints_2d"] - start) * scale).tolist()
+        for x, y in joints:
+            pen.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=colour)
     tile = Image.new("RGB", (CELL, CELL), (64, 64, 64))
-    tile.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    tile.paste(picture, ((CELL - width) // 2, (CELL - height) // 2))
     return tile
 
 
@@ -367,7 +374,8 @@ def squared(picture: Image.Image) -> Image.Image:
 def summarise(folder: Path, entries: Sequence[dict], samples: Sequence[dict], facts: dict, speed: float) -> None:
     origins = ", ".join(f"{count} from {name}" for name, count in facts["hands_drawn_from"].items())
     hands = sum(facts["hands_drawn_from"].values())
-    say(f"{folder}: {facts['samples']} samples of {hands} hands ({origins}), {speed:.1f} labels a second")
+    made = f"{counted(facts['samples'], 'sample')} of {counted(hands, 'hand')}"
+    say(f"{folder}: {made} ({origins}), {speed:.1f} labels per second")
     if left := counted_reasons(entries):
         say(f"left out: {left}")
     if left := ", ".join(f"{count} for {reason}" for reason, count in hand_reasons(samples).items()):

@@ -9,10 +9,11 @@ output/attentionhand/
   validation/step_000500.png
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.runs.files import fingerprint, fingerprint_if_local
-from core.runs.run import Record, damaged, read_record, refuse_unfinished
+from core.runs.run import Record, Run, damaged, read_record, refuse_unfinished
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
@@ -23,12 +24,17 @@ LOSS_COLUMNS = ("step", "global_loss", "local_loss")
 def finished_training(weights: Path) -> Record | None:
     """The record of the training that a run folder holds; None where `weights` are of another kind.
 
+    A checkpoint of a training is a diffusers folder like any other, so it can be used before the training is finished.
+
     Raises:
         UserError: the training is unfinished, or its record is damaged.
     """
     record = read_record(weights / TRAINING)
     if record:
-        refuse_unfinished(weights / TRAINING, record, "training")
+        how = "with --resume_from_checkpoint latest"
+        if checkpoints := Run(weights / TRAINING, {}, what="training").checkpoints():
+            how += f", or give its checkpoint {checkpoints[-1]}"
+        refuse_unfinished(weights / TRAINING, record, "training", how)
     return record
 
 
@@ -46,6 +52,11 @@ def weights_fingerprint(weights: Path) -> str:
         return fingerprint(weights)
     parts = [weights / "config.json", *sorted(weights.glob("diffusion_pytorch_model*")), weights / "unet"]
     return "".join(fingerprint(part) for part in parts if part.exists())
+
+
+def identity_of_weights(paths: Sequence[Path]) -> str | None:
+    """The fingerprints of one or several weights; None where there are none."""
+    return "".join(map(weights_fingerprint, paths)) or None
 
 
 def model_identity(model: str | None) -> str | None:

@@ -94,7 +94,7 @@ def attention_of(unet: UNet2DConditionModel, maps: AttentionMaps, latents, times
 # The loss and its descent
 
 
-def attention_loss(attention: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:
+def attention_loss(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """The text attention loss of each sample, (B,).
 
         L = max over s in S of L_s,   L_s = max(0, 1 - max(G * softmax(100 A_t)^s))
@@ -105,14 +105,23 @@ def attention_loss(attention: torch.Tensor, positions: Sequence[Sequence[int]]) 
 
     Args:
         attention: A_t, (B, 16, 16, 77).
-        positions: S for each sample, 1 to 75.
+        tokens: S, (B, K) as `padded_tokens` makes it.
     """
-    shares = (ATTENTION_SCALE * attention[..., 1:-1]).softmax(dim=-1)  # (B, 16, 16, 75)
-    losses = []
-    for one, chosen in zip(shares, positions, strict=True):
-        peaks = smooth(one[..., [position - 1 for position in chosen]].permute(2, 0, 1)).amax(dim=(1, 2))
-        losses.append(F.relu(1 - peaks).max(dim=0).values)
-    return torch.stack(losses)
+    shares = (ATTENTION_SCALE * attention[..., 1:-1]).softmax(dim=-1).permute(0, 3, 1, 2)  # (B, 75, 16, 16)
+    rows = torch.arange(len(shares), device=shares.device)[:, None]
+    chosen = shares[rows, tokens]  # (B, K, 16, 16)
+    peaks = smooth(chosen.flatten(0, 1)).amax(dim=(1, 2)).view(tokens.shape)
+    return F.relu(1 - peaks).max(dim=1).values
+
+
+def padded_tokens(positions: Sequence[Sequence[int]], device: torch.device | str) -> torch.Tensor:
+    """The indices (B, K) of CLIP positions (1 to 75) among the 75 tokens between the first and the last.
+
+    Shorter rows repeat their first token, which changes no maximum.
+    """
+    most = max(map(len, positions))
+    rows = [[position - 1 for position in [*own, *[own[0]] * (most - len(own))]] for own in positions]
+    return torch.tensor(rows, device=device)
 
 
 def smooth(maps: torch.Tensor) -> torch.Tensor:
@@ -148,10 +157,11 @@ def excite(
         ValueError: the UNet has no cross-attention at a quarter of the latents' side.
     """
     no_autocast = torch.autocast(latents.device.type, enabled=False)
+    tokens = padded_tokens(positions, latents.device)  # copied to the device once, not in every step
     with open_attention(unet) as maps, no_autocast, torch.enable_grad():
         for scale in torch.linspace(1, 0.5, steps, dtype=torch.float64).sqrt().tolist():
             latents = latents.detach().requires_grad_()
-            loss = attention_loss(attention_of(unet, maps, latents, timesteps, prompt_embeds), positions)
+            loss = attention_loss(attention_of(unet, maps, latents, timesteps, prompt_embeds), tokens)
             latents = latents - STEP_SIZE * scale * torch.autograd.grad(loss.sum(), latents)[0]
     return latents.detach()
 

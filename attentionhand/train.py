@@ -16,11 +16,19 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
-from attentionhand.runs import STAGE_FILE, TRAINING, finished_training, model_identity, steps_of, weights_fingerprint
+from attentionhand.runs import (
+    LOSS_COLUMNS,
+    STAGE_FILE,
+    TRAINING,
+    finished_training,
+    model_identity,
+    steps_of,
+    weights_fingerprint,
+)
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_model_options, add_training_options
 from core.runs.command_line import (
@@ -37,12 +45,25 @@ from core.runs.processes import counted, from_main_process, progress, say, start
 from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
 
+if TYPE_CHECKING:
+    from attentionhand.data import Sample
+
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
-# Arguments that may differ between a run and its continuation.
+# Arguments that the weights do not depend on, and may differ between a run and its continuation.
 NOT_SETTINGS = {
-    *("data_dir", "output_dir", "num_workers", "gradient_checkpointing", "report_to", "save_single_file"),
-    *("max_train_steps", "num_train_epochs", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
+    "data_dir",  # its contents are what counts
+    "output_dir",
+    "num_workers",
+    "gradient_checkpointing",  # the same numbers for less memory
+    "report_to",
+    "save_single_file",
+    "max_train_steps",  # a run may be extended
+    "num_train_epochs",
+    "logging_steps",
+    "validation_steps",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
     "resume_from_checkpoint",
 }
 VALIDATION_SAMPLES = 4
@@ -60,6 +81,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--train_batch_size", type=positive_int, default=1, help="samples per step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
     add("--num_train_epochs", type=positive_int, default=10, help="passes over the data")
+    add(
+        "--control",
+        choices=("controlnet", "t2i_adapter"),
+        default="controlnet",
+        help="what is trained: the paper's stage, or for comparison diffusers' T2I-Adapter",
+    )
     add("--sd_unlocked", action="store_true", help="also train the UNet's decoder")
     add("--only_mid_control", action="store_true", help="control the UNet's middle block only")
     add("--no_tas", action="store_true", help="leave the text attention stage out")
@@ -69,6 +96,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="frozen model of the text attention stage; shared: the base model's UNet, for less memory",
     )
     add("--tas_steps", type=positive_int, default=50, help="gradient steps of the text attention stage")
+    add(
+        "--tas_every", type=positive_int, default=1, help="training steps to the next one with the text attention stage"
+    )
     add(
         "--tas_tokens",
         choices=("words", "released"),
@@ -83,12 +113,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add(
         "--local_view",
-        choices=("paper", "released", "none"),
+        choices=("paper", "released", "none", "only"),
         default="paper",
-        help="paper: noise the local view's own latents; released: the global latents; none: no local loss",
+        help="paper: noise the local view's own latents; released: the global latents; none: no local loss; only: no "
+        "global loss",
     )
     add_training_options(parser, seed_of="first weights, order, noise and timesteps")
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures")
+    add("--logging_steps", type=positive_int, default=10, help="training steps between looks at the losses")
     add("--validation_steps", type=natural_int, default=500, help="steps between validation pictures; 0: none")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
     add(
@@ -99,14 +131,19 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@command_line
-def main(argv=None) -> None:
-    args = parse_args(argv)
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before anything heavy is imported."""
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
     if not args.no_tas and args.tas_model != "shared":
         check_model_path(args.tas_model, None, None)
     if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+    if args.control == "t2i_adapter" and (
+        args.only_mid_control or args.save_single_file or args.gradient_checkpointing
+    ):
+        raise UserError(
+            "--control t2i_adapter goes without --only_mid_control, --save_single_file and --gradient_checkpointing"
+        )
     if args.resume_path:
         if not args.resume_path.exists():
             raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
@@ -116,18 +153,12 @@ def main(argv=None) -> None:
         inputs = (args.pretrained_model_name_or_path, args.tas_model, args.resume_path, args.resume_from_checkpoint)
         check_single_file(args.save_single_file, args.output_dir, [Path(path) for path in inputs if path])
 
-    from attentionhand.data import check_views, content_hash, load_batches, read_modalities
 
-    samples = read_modalities(args.data_dir / "modalities.json")
-    accelerator = start_accelerator(
-        mixed_precision=args.mixed_precision,
-        allow_tf32=args.allow_tf32,
-        report_to=args.report_to,
-        output_dir=args.output_dir,
-    )
-    batch_size = args.train_batch_size * accelerator.num_processes
-    steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
-    settings = {
+def settings_of(args: argparse.Namespace, samples: "Sequence[Sample]", batch_size: int) -> dict[str, Any]:
+    """All that the weights depend on, but for the number of steps: a run may be extended."""
+    from attentionhand.data import content_hash
+
+    return {
         **plain_arguments(args, without=NOT_SETTINGS),
         "pretrained_model_name_or_path": model_identity(args.pretrained_model_name_or_path),
         "original_config": model_identity(args.original_config),
@@ -138,23 +169,45 @@ def main(argv=None) -> None:
         "samples": len(samples),
         "data_sha256": from_main_process(content_hash, samples),
     }
+
+
+@command_line
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    check_args(args)
+
+    from attentionhand.data import check_views, load_batches, read_modalities
+
+    samples = read_modalities(args.data_dir / "modalities.json")
+    accelerator = start_accelerator(
+        mixed_precision=args.mixed_precision,
+        allow_tf32=args.allow_tf32,
+        report_to=args.report_to,
+        output_dir=args.output_dir,
+    )
+    batch_size = args.train_batch_size * accelerator.num_processes
+    steps = args.max_train_steps or args.num_train_epochs * math.ceil(len(samples) / batch_size)
     facts = {
         "steps": steps,
         "base_model": args.pretrained_model_name_or_path,
         "arguments": plain_arguments(args),
         "software": software(),
     }
-    run = Run(args.output_dir / TRAINING, settings, what="training")
+    run = Run(args.output_dir / TRAINING, settings_of(args, samples, batch_size), what="training")
     with run.hold():
         accelerator.wait_for_everyone()  # the main process holds the folder
-        if is_finished(run, steps, args.resume_from_checkpoint):
+        if has_made(run, steps, args.resume_from_checkpoint):
             say(f"{args.output_dir}: already finished with these settings and {counted(steps, 'step')}")
             if args.save_single_file and accelerator.is_main_process:
                 from attentionhand.weights import save_run_as_single_file
 
-                base = {"original_config": args.original_config, "config": args.config}
-                model = args.pretrained_model_name_or_path
-                save_run_as_single_file(args.output_dir, args.save_single_file, model, **base)
+                save_run_as_single_file(
+                    args.output_dir,
+                    args.save_single_file,
+                    args.pretrained_model_name_or_path,
+                    original_config=args.original_config,
+                    config=args.config,
+                )
             accelerator.end_training()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
@@ -168,14 +221,23 @@ def main(argv=None) -> None:
         if checkpoint is None and accelerator.is_main_process:  # a run that is resumed has been checked
             check_views(samples, args.resolution)
 
+        import torch
         from accelerate.utils import send_to_device
+        from diffusers import T2IAdapter
 
+        from attentionhand.adapter import new_adapter
         from attentionhand.checkpoints import load_checkpoint, needed_bytes, save_checkpoint, save_finished
         from attentionhand.embeddings import distinct, open_embeddings, remove_embeddings, write_embeddings
         from attentionhand.hand_words import excited_positions, warn_of_texts
-        from attentionhand.text_attention import excite_views
-        from attentionhand.training import decoder_of, make_optimizer, share_gradients, text_attention_unet, validate
-        from attentionhand.visual_attention import attentionhand_loss, draw_noise, new_stage, noisy_views
+        from attentionhand.training import (
+            decoder_of,
+            make_optimizer,
+            share_gradients,
+            text_attention_unet,
+            training_step,
+            validate,
+        )
+        from attentionhand.visual_attention import draw_noise, new_stage
         from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.noise import training_scheduler
@@ -193,8 +255,11 @@ def main(argv=None) -> None:
         if args.resume_path:
             stage = load_stage(args.resume_path, pipe)
             has_own_unet = load_decoder(args.resume_path, pipe)
+            if isinstance(stage, T2IAdapter) != (args.control == "t2i_adapter"):
+                raise UserError(f"{args.resume_path}: not the weights of a {args.control} (--control)")
         else:
-            stage, has_own_unet = new_stage(pipe.unet, pipe.vae, args.seed), False
+            new = new_adapter if args.control == "t2i_adapter" else new_stage
+            stage, has_own_unet = new(pipe.unet, pipe.vae, args.seed), False
         stage.train().requires_grad_(True)
         if args.gradient_checkpointing:
             stage.enable_gradient_checkpointing()
@@ -247,6 +312,8 @@ def main(argv=None) -> None:
             num_workers=args.num_workers,
         )
         noise_scheduler = training_scheduler(pipe)
+        columns = ["local_loss"] if args.local_view == "only" else list(LOSS_COLUMNS[1:])
+        waiting: list[torch.Tensor] = []  # the losses of the last steps, still on the device
         bar = progress(batches, total=steps, initial=start, desc="Training", unit="step")
         for step, pair in enumerate(bar, start=start):
             rows = pair.index.tolist()
@@ -254,32 +321,44 @@ def main(argv=None) -> None:
             noise = draw_noise(args.seed, step, shape, own, device)
             own_texts = [texts[row] for row in rows]
             positions = excited_positions(pipe.tokenizer, own_texts, args.tas_tokens, args.tas_verbs)
-            with accelerator.autocast():
-                views = noisy_views(pipe.vae, noise_scheduler, pair, noise, *positions, local_view=args.local_view)
-                if tas_unet is not None:
-                    views = excite_views(tas_unet, views, noise.timesteps, prompt_embeds, steps=args.tas_steps)
-                loss = attentionhand_loss(
-                    pipe.unet, stage, noise.timesteps, prompt_embeds, *views, only_mid_control=args.only_mid_control
-                )
-            accelerator.backward(loss.total)
+            losses_of_views = training_step(
+                accelerator,
+                pipe,
+                stage,
+                tas_unet if step % args.tas_every == 0 else None,
+                noise_scheduler,
+                pair,
+                prompt_embeds,
+                noise,
+                positions,
+                local_view=args.local_view,
+                tas_steps=args.tas_steps,
+                only_mid_control=args.only_mid_control,
+                gradient_checkpointing=args.gradient_checkpointing,
+            )
             share_gradients(accelerator, parameters)
             optimizer.step()
             optimizer.zero_grad()
 
-            logged = {"global_loss": accelerator.reduce(loss.global_view.detach(), "mean").item()}
-            if loss.local_view is not None:
-                logged["local_loss"] = accelerator.reduce(loss.local_view.detach(), "mean").item()
-            if not all(map(math.isfinite, logged.values())):
-                raise UserError(
-                    f"the loss became {logged} at step {step}; lower --learning_rate, or use bf16, not fp16"
-                )
-            losses.append([step, logged["global_loss"], logged.get("local_loss", "")])
-            bar.set_postfix(loss=f"{sum(logged.values()) / len(logged):.4f}")
-            accelerator.log(logged, step=step)
-
             done, is_last = step + 1, step + 1 == steps
+            waiting.append(losses_of_views)
+            pictures_due, checkpoint_due = (
+                is_due(every, done, is_last) for every in (args.validation_steps, args.checkpointing_steps)
+            )
+            if pictures_due or checkpoint_due or is_due(args.logging_steps, done, is_last):
+                values = accelerator.reduce(torch.stack(waiting), "mean").tolist()
+                for number, row in enumerate(values, start=done - len(waiting)):
+                    logged = dict(zip(columns, row))
+                    if not all(map(math.isfinite, row)):
+                        raise UserError(
+                            f"the loss became {logged} at step {number}; lower --learning_rate, or use bf16, not fp16"
+                        )
+                    losses.append([number, *(logged.get(name, "") for name in LOSS_COLUMNS[1:])])
+                    accelerator.log(logged, step=number)
+                bar.set_postfix(loss=f"{sum(values[-1]) / len(values[-1]):.4f}")
+                waiting.clear()
             # The pictures come before the checkpoint: a run that is killed in between draws them again.
-            if accelerator.is_main_process and is_due(args.validation_steps, done, is_last):
+            if accelerator.is_main_process and pictures_due:
                 validate(
                     args.output_dir / "validation" / f"step_{done:06}.png",
                     pipe,
@@ -291,14 +370,14 @@ def main(argv=None) -> None:
                     seed=args.seed,
                     only_mid_control=args.only_mid_control,
                 )
-            if accelerator.is_main_process and is_due(args.checkpointing_steps, done, is_last):
+            if accelerator.is_main_process and checkpoint_due:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:
             save_finished(args.output_dir, pipe, stage, own_unet, losses, args.save_single_file)
             remove_embeddings(args.output_dir)
             run.finish(**facts)
-            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with ControlNetModel.from_pretrained")
+            say(f"{args.output_dir}: {counted(steps, 'step')}, loads with {type(stage).__name__}.from_pretrained")
         accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -328,7 +407,7 @@ def check_single_file(path: Path, output_dir: Path, inputs: Sequence[Path]) -> N
         raise UserError(f"--save_single_file {path}: would overwrite weights of the run itself")
 
 
-def is_finished(run: Run, steps: int, resume: str | None) -> bool:
+def has_made(run: Run, steps: int, resume: str | None) -> bool:
     """Whether the run is finished with as many steps; False where it is to be started, resumed or extended.
 
     Raises:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, T2IAdapter, UNet2DConditionModel
 
+from attentionhand.adapter import adapted
 from attentionhand.data import ViewPair
 from core.diffusion.encoding import posterior_sample
 from core.diffusion.noise import derived_seed, noise_loss
@@ -79,16 +80,19 @@ def noisy_views(
 
     Args:
         pair: a batch of both views, on the VAE's device like the noise.
-        local_view: "paper" noises the local view's own latents, "released" the global ones, "none" leaves the view out.
+        local_view: "paper" noises the local view's own latents, "released" the global ones; "none" leaves the local
+            view out, "only" the global one.
     """
 
     def noised(clean: torch.Tensor, own: ViewNoise, mesh: torch.Tensor, positions) -> NoisyView:
         latents = noise_scheduler.add_noise(clean, own.noise, noise.timesteps)
         return NoisyView(latents, mesh, own.noise, positions)
 
-    clean = posterior_sample(vae, pair.global_view.rgb, noise.global_view.posterior)
-    views = [noised(clean, noise.global_view, pair.global_view.mesh, global_positions)]
-    if local_view == "paper":
+    views = []
+    if local_view != "only":
+        clean = posterior_sample(vae, pair.global_view.rgb, noise.global_view.posterior)
+        views.append(noised(clean, noise.global_view, pair.global_view.mesh, global_positions))
+    if local_view in ("paper", "only"):
         clean = posterior_sample(vae, pair.local_view.rgb, noise.local_view.posterior)
     if local_view != "none":
         views.append(noised(clean, noise.local_view, pair.local_view.mesh, local_positions))
@@ -165,6 +169,24 @@ def controlled_noise(
     ).sample
 
 
+def predicted_noise(
+    unet: UNet2DConditionModel,
+    stage: ControlNetModel | T2IAdapter,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    mesh: torch.Tensor,
+    *,
+    only_mid_control: bool = False,
+) -> torch.Tensor:
+    """The noise prediction (B, C, h, w) under the control of a ControlNet, or of the baseline's adapter."""
+    if isinstance(stage, T2IAdapter):
+        with adapted(unet, stage(mesh)):
+            return unet(latents, timesteps, encoder_hidden_states=prompt_embeds).sample
+    residuals = control(stage, latents, timesteps, prompt_embeds, mesh, only_mid_control=only_mid_control)
+    return controlled_noise(unet, latents, timesteps, prompt_embeds, residuals)
+
+
 # The loss
 
 
@@ -172,13 +194,13 @@ class Losses(NamedTuple):
     """AttentionHand's loss and its two halves, means over the batch."""
 
     total: torch.Tensor
-    global_view: torch.Tensor
-    local_view: torch.Tensor | None  # None where the local view is left out
+    global_view: torch.Tensor  # of the first view, which is the local one where there is no other
+    local_view: torch.Tensor | None  # None where there is one view only
 
 
 def attentionhand_loss(
     unet: UNet2DConditionModel,
-    stage: ControlNetModel,
+    stage: ControlNetModel | T2IAdapter,
     timesteps: torch.Tensor,
     prompt_embeds: torch.Tensor,
     global_view: NoisyView,
@@ -191,16 +213,27 @@ def attentionhand_loss(
         L = 1/2 E ||eps_g - eps_theta(z_t^g, t, c, m_g)||^2 + 1/2 E ||eps_l - eps_theta(z_t^l, t, c, m_l)||^2
 
     z_t are the noisy latents after the text attention stage, eps the noise in them, t the timestep and c the text's
-    embedding, both shared by the views, m the mesh image. Without a local view the loss is the global one.
+    embedding, both shared by the views, m the mesh image. Without a local view the loss is the global one. Training
+    back-propagates the two halves one after the other, which gives the same gradient for half the memory.
     """
+    views = [view for view in (global_view, local_view) if view is not None]
+    losses = [
+        view_loss(unet, stage, timesteps, prompt_embeds, view, only_mid_control=only_mid_control) for view in views
+    ]
+    return Losses(torch.stack(losses).mean(), losses[0], losses[1] if len(losses) > 1 else None)
 
-    def view_loss(view: NoisyView) -> torch.Tensor:
-        residuals = control(stage, view.latents, timesteps, prompt_embeds, view.mesh, only_mid_control=only_mid_control)
-        noise_pred = controlled_noise(unet, view.latents, timesteps, prompt_embeds, residuals)
-        return noise_loss(noise_pred, view.noise).mean()
 
-    global_loss = view_loss(global_view)
-    if local_view is None:
-        return Losses(global_loss, global_loss, None)
-    local_loss = view_loss(local_view)
-    return Losses(0.5 * global_loss + 0.5 * local_loss, global_loss, local_loss)
+def view_loss(
+    unet: UNet2DConditionModel,
+    stage: ControlNetModel | T2IAdapter,
+    timesteps: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    view: NoisyView,
+    *,
+    only_mid_control: bool = False,
+) -> torch.Tensor:
+    """E ||eps - eps_theta(z_t, t, c, m)||^2 of one view, the mean over the batch."""
+    noise_pred = predicted_noise(
+        unet, stage, view.latents, timesteps, prompt_embeds, view.mesh, only_mid_control=only_mid_control
+    )
+    return noise_loss(noise_pred, view.noise).mean()

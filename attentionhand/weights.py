@@ -1,12 +1,14 @@
 """Weights in and out: a diffusers ControlNet with a UNet beside it, or one file with the released names."""
 
+import json
 from pathlib import Path
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_unet_checkpoint
 from safetensors.torch import load_file, save_file
 
+from attentionhand.adapter import new_adapter
 from attentionhand.visual_attention import new_stage
 from core.diffusion.single_file import check_convertible, compvis_tensors, unet_name
 from core.diffusion.stable_diffusion import load_stable_diffusion
@@ -23,18 +25,22 @@ STAGE_ENDS = {
 }
 
 
-def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
+def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel | T2IAdapter:
     """A visual attention stage that fits `pipe`: from a run folder, a diffusers folder, or a released file.
+
+    A folder may also hold the baseline's adapter.
 
     Raises:
         UserError: nothing loadable there, tensors missing, or a stage for another base model (names the tensor).
     """
-    stage = new_stage(pipe.unet, pipe.vae)
+    is_adapter = path.is_dir() and holds_adapter(path)
+    stage = new_adapter(pipe.unet, pipe.vae) if is_adapter else new_stage(pipe.unet, pipe.vae)
     if path.is_dir():
         try:
-            tensors = ControlNetModel.from_pretrained(path).state_dict()
+            tensors = type(stage).from_pretrained(path).state_dict()
         except Exception as error:  # diffusers, safetensors and json each raise their own
-            raise UserError(f"{path}: can't load a ControlNet from there ({reason_of(error)})") from None
+            kind = "T2I-Adapter" if is_adapter else "ControlNet"
+            raise UserError(f"{path}: can't load a {kind} from there ({reason_of(error)})") from None
     elif path.is_file():
         tensors = stage_tensors(read_single_file(path), stage, path)
     else:
@@ -48,6 +54,14 @@ def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel:
         raise UserError(f"{path}: belongs to another base model: {problem}, the first is {name}")
     stage.load_state_dict({name: tensors[name] for name in wanted})
     return stage
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder of weights holds the baseline's T2I-Adapter and not a ControlNet."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"] == T2IAdapter.__name__
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def load_decoder(path: Path, pipe: StableDiffusionPipeline) -> bool:
@@ -144,4 +158,7 @@ def save_run_as_single_file(
     """`save_single_file` of a finished run; the other arguments are those of `load_stable_diffusion`."""
     pipe = load_stable_diffusion(model, original_config=original_config, config=config)
     load_decoder(run_folder, pipe)
-    save_single_file(pipe, load_stage(run_folder, pipe), target)
+    stage = load_stage(run_folder, pipe)
+    if not isinstance(stage, ControlNetModel):
+        raise UserError(f"{run_folder}: holds a T2I-Adapter, for which there is no released file")
+    save_single_file(pipe, stage, target)

@@ -9,13 +9,26 @@ Examples:
   python -m benchmarks.train_step --size sd14 --mixed_precision bf16 --compile
 """
 
-import resource
-import sys
 import time
+from typing import NamedTuple
 
 from core.diffusion.options import PRECISIONS
 from core.runs.command_line import argument_parser, command_line, positive_int
 from core.runs.processes import start_accelerator
+from core.runs.software import machine
+from core.runs.steps import peak_memory, reset_peak_memory
+from hand1000.hyperparameters import Hyperparameters
+
+STAGES = "II (embedding)", "III (UNet)"
+
+
+class Timing(NamedTuple):
+    """One stage's step."""
+
+    seconds: float
+    tflop: float  # 0 where the UNet is compiled, which hides its operations
+    peak: float  # GB of the GPU; on the CPU of the whole process
+    start: float  # seconds of the first step: what compiling takes
 
 
 @command_line
@@ -27,81 +40,117 @@ def main(argv=None) -> None:
     add("--train_batch_size", type=positive_int, default=1, help="photos per step")
     add("--steps", type=positive_int, default=5, help="steps to time, after one to warm up")
     add("--mixed_precision", choices=PRECISIONS, default="no", help="precision of the UNet's arithmetic")
+    add("--allow_tf32", action="store_true", help="as train.py's")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit Adam in Stage III")
-    add("--compile", action="store_true", help="torch.compile the UNet")
+    add("--compile", nargs="?", const="default", help="as train.py's: torch.compile the UNet, in this mode")
+    add("--channels_last", action="store_true", help="as train.py's")
     args = parser.parse_args(argv)
 
+    params = Hyperparameters(
+        mixed_precision=args.mixed_precision,
+        use_8bit_adam=args.use_8bit_adam,
+        compile=args.compile,
+        channels_last=args.channels_last,
+    )
+    print(f"{args.size}, {args.resolution} pixels, batch {args.train_batch_size}, on {machine()}")
+    print("| stage | seconds a step | TFLOP a step | TFLOP/s | peak memory |\n| --- | --- | --- | --- | --- |")
+    timings = time_stages(
+        args.size,
+        args.resolution,
+        params,
+        batch_size=args.train_batch_size,
+        steps=args.steps,
+        allow_tf32=args.allow_tf32,
+        gradient_checkpointing=args.gradient_checkpointing,
+    )
+    for stage, timing in zip(STAGES, timings):
+        speed = (f"{timing.tflop:.3f}", f"{timing.tflop / timing.seconds:.2f}") if timing.tflop else ("-", "-")
+        print(f"| {stage} | {timing.seconds:.3f} | {' | '.join(speed)} | {timing.peak:.1f} GB |")
+    photo = seconds_of_photo(timings, params)
+    print(f"One photo of the interleaved schedule: {photo:.1f} s, {60 / photo:.2f} photos a minute")
+
+
+def time_stages(
+    size: str,
+    resolution: int,
+    params: Hyperparameters,
+    *,
+    batch_size: int = 1,
+    steps: int = 5,
+    allow_tf32: bool = False,
+    gradient_checkpointing: bool = False,
+) -> list[Timing]:
+    """A step of Stage II and one of Stage III, with random weights."""
     import torch
+    from accelerate.state import AcceleratorState
     from diffusers import DDPMScheduler
     from torch.utils.flop_counter import FlopCounterMode
 
     from hand1000.draws import Draw
-    from hand1000.hyperparameters import Hyperparameters
-    from hand1000.schedules import compiled, first_state, gradient_scaler, unet_optimizer
+    from hand1000.schedules import first_state, gradient_scaler, prepared, unet_optimizer
     from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
 
-    params = Hyperparameters(use_8bit_adam=args.use_8bit_adam, compile=args.compile)
-    accelerator = start_accelerator(mixed_precision=args.mixed_precision)
+    AcceleratorState._reset_state(True)  # accelerate keeps the first precision for the whole process
+    accelerator = start_accelerator(mixed_precision=params.mixed_precision, allow_tf32=allow_tf32)
     device = accelerator.device
-    unet, factor = build_unet(args.size)
-    unet.to(device).train()
-    if args.gradient_checkpointing:
+    unet, factor = build_unet(size, device)
+    unet.train()
+    if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     noise_scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scaler = gradient_scaler(accelerator, first_state(params))
-    denoiser = Denoiser(compiled(unet, params), noise_scheduler, accelerator, scaler)
+    denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, scaler)
 
-    side, batch = args.resolution // factor, args.train_batch_size
-    latents = torch.randn(batch, 4, side, side)
-    prompt_embeds = torch.randn(batch, 77, unet.config.cross_attention_dim, device=device)
-    photos = Photos(["a photo"] * batch, latents, prompt_embeds)
-    draws = [Draw(torch.randn_like(latents), torch.randint(1000, (batch,))) for _ in range(args.steps)]
+    latents = torch.randn(batch_size, 4, resolution // factor, resolution // factor)
+    prompt_embeds = torch.randn(batch_size, 77, unet.config.cross_attention_dim)
+    photos = Photos(["a photo"] * batch_size, latents, prompt_embeds).to(device)
+    draws = [Draw(torch.randn_like(latents), torch.randint(1000, (batch_size,))).to(device) for _ in range(steps)]
+    optimizer = unet_optimizer(unet, params)
 
     def embedding_steps(draws) -> None:
         optimise_text_embedding(denoiser, photos, draws, params.embedding_lr)
 
     def finetune_steps(draws) -> None:
-        finetune_stable_diffusion(denoiser, unet_optimizer(unet, params), photos, draws)
+        finetune_stable_diffusion(denoiser, optimizer, photos, draws)
 
-    weights = sum(parameter.numel() for parameter in unet.parameters())
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{args.size}: {weights / 1e6:.1f} M weights on {name}, precision {args.mixed_precision}")
-    print(f"{side} x {side} latents, batch {batch}")
-    print("| stage | seconds a step | TFLOP a step | TFLOP/s | peak memory |\n| --- | --- | --- | --- | --- |")
-    seconds = {}
-    for stage, steps in (("II (embedding)", embedding_steps), ("III (UNet)", finetune_steps)):
-        steps(draws[:1])  # warm up, and compile
-        counter = FlopCounterMode(display=False)
-        if not args.compile:
-            with counter:
-                steps(draws[:1])
-        synchronize(device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+    timings = []
+    for steps_of_stage in (embedding_steps, finetune_steps):
         started = time.perf_counter()
-        steps(draws)
+        steps_of_stage(draws[:1])  # warm up, and compile
         synchronize(device)
-        seconds[stage] = (time.perf_counter() - started) / args.steps
-        tflop = counter.get_total_flops() / 1e12
-        speed = (f"{tflop:.3f}", f"{tflop / seconds[stage]:.2f}") if tflop else ("-", "-")
-        print(
-            f"| {stage} | {seconds[stage]:.3f} | {' | '.join(speed)} | {peak_bytes(device) / 1e9:.1f} GB |", flush=True
-        )
-    embedding, finetune = seconds.values()
-    photo = params.embedding_steps * embedding + params.finetune_steps * finetune
-    print(f"One photo of the interleaved schedule: {photo:.1f} s, {60 / photo:.2f} photos a minute")
+        start, tflop = time.perf_counter() - started, 0.0
+        if not params.compile:
+            counter = FlopCounterMode(display=False)
+            with counter:
+                steps_of_stage(draws[:1])
+            tflop = counter.get_total_flops() / 1e12
+        synchronize(device)
+        reset_peak_memory()
+        started = time.perf_counter()
+        steps_of_stage(draws)
+        synchronize(device)
+        seconds, peaks = (time.perf_counter() - started) / steps, peak_memory()
+        timings.append(Timing(seconds, tflop, peaks.get("gpu", peaks["process"]), start))
+    return timings
 
 
-def build_unet(size: str):
-    """The UNet with random weights, and how many pixels one latent is."""
+def seconds_of_photo(timings: list[Timing], params: Hyperparameters) -> float:
+    """Of the interleaved schedule, whose batch is one photo."""
+    embedding, finetune = timings
+    return params.embedding_steps * embedding.seconds + params.finetune_steps * finetune.seconds
+
+
+def build_unet(size: str, device):
+    """The UNet with random weights, made on the device, and how many pixels one latent is."""
     from diffusers import UNet2DConditionModel
 
     from synthetic_hands.tiny_model import tiny_stable_diffusion
 
     if size == "tiny":
-        return tiny_stable_diffusion().unet, 4
-    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8), 8
+        return tiny_stable_diffusion().unet.to(device), 4
+    with device:
+        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8), 8
 
 
 def synchronize(device) -> None:
@@ -109,16 +158,6 @@ def synchronize(device) -> None:
 
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def peak_bytes(device) -> int:
-    """Peak memory of the device; on the CPU that of the whole process."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 if __name__ == "__main__":

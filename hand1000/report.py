@@ -4,7 +4,7 @@ table.md, table.csv, table.tex, results.json, grid.png (real photo, base and Han
 losses.png, report.html.
 """
 
-import math
+import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from core.metrics import table
 from core.metrics.scores import METRICS, REAL, Score
 from core.metrics.table import TableRow
 from core.runs import page
-from core.runs.files import atomic_file, write_json, write_text
+from core.runs.files import atomic_file, nan_to_none, write_json, write_text
 from core.runs.photos import list_photos
 from core.runs.processes import counted, say
 from core.runs.run import read_losses
@@ -25,7 +25,7 @@ from core.runs.sheets import contact_sheet, save_png, side_by_side
 from core.runs.software import git_commit, machine, software
 from core.runs.steps import costs
 from hand1000.experiment import CellScores, Experiment
-from hand1000.hyperparameters import LOSS_COLUMNS
+from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
@@ -75,15 +75,6 @@ def write_results(experiment: Experiment, results: Results, settings: dict[str, 
     facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "stages": steps}
     content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": cells}
     write_json(experiment.output_dir / "results.json", nan_to_none(content))
-
-
-def nan_to_none(content: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(content, dict):
-        return {key: nan_to_none(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [nan_to_none(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 # The table
@@ -194,7 +185,7 @@ def report_page(experiment: Experiment, results: Results, lines: Sequence[Sequen
         page.paragraph(note),
         page.facts(settings_of(experiment, results)),
         page.heading("The same captions, before and after"),
-        page.picture(folder / "grid.png", "Photos of the test, the base model and Hand1000 for the same captions"),
+        page.wide_picture(folder / "grid.png", "Photos of the test, the base model and Hand1000 for the same captions"),
         page.heading("From the gesture alone (mu 0) to the text alone (mu 1)"),
         page.pictures([page.picture(grid, f"Hand1000 for {gesture}") for gesture, grid in sweeps if grid.is_file()]),
         page.heading("Losses"),
@@ -217,6 +208,7 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
         "base model": experiment.base_model,
         "photos to train on": ", ".join(f"{count} of {gesture}" for gesture, count in photos.items()),
         "pictures of each row": f"{', '.join(map(str, drawn))} for each gesture, {seeds}",
+        "Lambda": f"{lambda_of(experiment):g} (share of the text in training)",
         "mu": f"{ours.mu:g} (share of the text in generation)",
         "captioner": ours.captioner,
         "further arguments": "; ".join(further),
@@ -225,3 +217,11 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
         "commit": str(git_commit()),
     }
     return {name: text for name, text in named.items() if text}
+
+
+def lambda_of(experiment: Experiment) -> float:
+    """What the trainings of Hand1000's own row were given as --Lambda, or the released value."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--Lambda", type=float, default=Hyperparameters().Lambda)
+    given = [*experiment.further("train"), *experiment.rows[1].train_args]
+    return parser.parse_known_args(given)[0].Lambda

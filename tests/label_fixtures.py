@@ -11,9 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import sparse
 
-from attentionhand.labels.interhand import TO_MEDIAPIPE as FROM_INTERHAND
-from attentionhand.labels.mano import TIPS
-from attentionhand.labels.mano import TO_MEDIAPIPE as FROM_MANO
 from core.hands.joint_mesh import joint_mesh
 from core.hands.rasterizer import Camera, Mesh
 from synthetic_hands.hand import POSES, joints_of, rotation
@@ -23,6 +20,19 @@ WIDTH, HEIGHT = 200, 160
 CAMERA = Camera((260.0, 255.0), (103.0, 78.0))
 MANO_PARENTS = [-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14]
 FROM_OPENGL = np.diag([1.0, -1, -1])
+# The sets' orders of joints, by name and apart from the code's index maps: InterHand's skeleton.txt, MANO's joints and
+# then the five tips. In a set's order, the joints are `joints[ORDER]`.
+FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+MEDIAPIPE = ["wrist", *(f"{finger}{number}" for finger in FINGERS for number in (1, 2, 3, 4))]
+INTERHAND = [*(f"{finger}{number}" for finger in FINGERS for number in (4, 3, 2, 1)), "wrist"]
+MANO = [
+    "wrist",
+    *(f"{finger}{number}" for finger in ("index", "middle", "pinky", "ring", "thumb") for number in (1, 2, 3)),
+]
+MANO += [f"{finger}4" for finger in FINGERS]
+INTERHAND_ORDER = [MEDIAPIPE.index(name) for name in INTERHAND]
+MANO_ORDER = [MEDIAPIPE.index(name) for name in MANO]
+MANO_TIPS = (744, 320, 443, 554, 671)  # vertices at the tips of thumb, index, ...
 
 
 class TrueHand(NamedTuple):
@@ -120,9 +130,7 @@ def write_interhand(root: Path, pictures, parameters=None) -> None:
         world, valid = np.zeros((42, 3)), np.zeros(42)
         for hand in hands:
             first = 0 if hand.side == "Right" else 21
-            own = np.empty((21, 3))
-            own[FROM_INTERHAND] = to_world(hand.joints)
-            world[first : first + 21], valid[first : first + 21] = own, 1
+            world[first : first + 21], valid[first : first + 21] = to_world(hand.joints[INTERHAND_ORDER]), 1
         joints[str(number)] = {"world_coord": world.tolist(), "joint_valid": valid[:, None].tolist(), "hand_type": "x"}
         name = f"Capture0/0001_pose/cam400262/image{number}.jpg"
         write_photo(root / "images" / "train" / name)
@@ -201,8 +209,7 @@ def write_coco(root: Path, people, camera: Camera = CAMERA) -> None:
 
 
 def write_ho3d(root: Path, hand: TrueHand, parameters: dict | None = None) -> None:
-    joints = np.empty((21, 3))
-    joints[FROM_MANO] = hand.joints
+    joints = hand.joints[MANO_ORDER]
     matrix = [[CAMERA.focal[0], 0, CAMERA.center[0]], [0, CAMERA.focal[1], CAMERA.center[1]], [0, 0, 1]]
     numbers = parameters or {"pose": np.zeros(48), "shape": np.zeros(10), "trans": np.zeros(3)}
     label = {"handJoints3D": joints @ FROM_OPENGL, "camMat": np.array(matrix), "objName": "021_bleach_cleanser"}
@@ -285,15 +292,13 @@ def made_up_mano(side: str) -> dict:
     assert 600 < len(surface) <= 778 and len(faces) <= 1538
     vertices = np.concatenate([surface, np.repeat(surface[:1], 778 - len(surface), axis=0)])
     order = np.arange(778)
-    for tip, joint in zip(TIPS, (4, 8, 12, 16, 20)):
+    for tip, joint in zip(MANO_TIPS, (4, 8, 12, 16, 20)):
         nearest = np.linalg.norm(vertices[order] - hand.joints[joint], axis=1).argmin()
         order[[tip, nearest]] = order[[nearest, tip]]
     vertices = vertices[order]
     faces = np.argsort(order)[faces]
     faces = np.concatenate([faces, np.repeat(faces[:1, :1], 1538 - len(faces), axis=0).repeat(3, axis=1)])
-    own = np.empty((21, 3))
-    own[FROM_MANO] = hand.joints
-    joints = own[:16]
+    joints = hand.joints[MANO_ORDER][:16]
     ones = np.ones((778, 1))
     regressor = np.c_[joints, np.ones(16)] @ np.linalg.pinv(np.c_[vertices, ones])
     distances = np.linalg.norm(vertices[:, None] - joints[None], axis=-1)
@@ -349,5 +354,5 @@ def mano_hand(model: dict, side: str, pose, shape, place, turn=None, shift=None)
     """The true hand of parameters; `turn` and `shift` lead from MANO's frame to the camera's."""
     vertices = skinned(model, pose, shape, place)
     vertices = vertices @ (np.eye(3) if turn is None else turn).T + (0 if shift is None else shift)
-    joints = np.concatenate([model["J_regressor"] @ vertices, vertices[list(TIPS)]])[FROM_MANO]
-    return TrueHand(side, joints, Mesh(vertices, model["f"].astype(int)))
+    joints = np.concatenate([model["J_regressor"] @ vertices, vertices[list(MANO_TIPS)]])
+    return TrueHand(side, joints[np.argsort(MANO_ORDER)], Mesh(vertices, model["f"].astype(int)))

@@ -11,7 +11,8 @@ from conftest import ROOT
 
 # From the top to the ground; a package may import those below it. Packages of one floor do not know each other.
 FLOORS = [
-    ["benchmarks", "tests"],  # they run the scripts
+    ["tests"],
+    ["benchmarks"],
     ["scripts"],
     ["captioning", "synthetic_hands"],
     ["hand1000", "attentionhand"],

@@ -11,6 +11,7 @@ from attentionhand.text_attention import (
     excite,
     excite_views,
     open_attention,
+    padded_tokens,
 )
 from attentionhand.visual_attention import NoisyView
 
@@ -33,12 +34,12 @@ def test_excite_is_the_literal_descent_in_any_batch(attention_pipe):
 
 def test_stopping_early_leaves_the_gradient(attention_pipe):
     latents, timesteps, embeds, positions = inputs(attention_pipe)
-    gradients = []
+    gradients, tokens = [], padded_tokens(positions, "cpu")
     for stop in (True, False):
         with open_attention(attention_pipe.unet) as maps:
             maps.stop = stop
             moved = latents.clone().requires_grad_()
-            loss = attention_loss(attention_of(attention_pipe.unet, maps, moved, timesteps, embeds), positions)
+            loss = attention_loss(attention_of(attention_pipe.unet, maps, moved, timesteps, embeds), tokens)
             gradients.append(torch.autograd.grad(loss.sum(), moved)[0])
     assert gradients[0].abs().max() > 0 and torch.equal(*gradients)
     assert not any(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from attentionhand_helpers import (
     SIZE,
+    inference_args,
     inputs,
     literal_clean_latents,
     literal_excite,
@@ -16,11 +17,15 @@ from attentionhand_helpers import (
     trained_stage,
     weights,
 )
+from conftest import error_of, pixels
+from diffusers import T2IAdapter
 
-from attentionhand import data, train
+from attentionhand import data, inference, train
+from attentionhand.adapter import new_adapter
 from attentionhand.hand_words import excited_positions
-from attentionhand.sampling import controlled_denoiser
+from attentionhand.sampling import adapted_denoiser, controlled_denoiser
 from attentionhand.text_attention import excite_views
+from attentionhand.training import decoder_checkpointing
 from attentionhand.visual_attention import (
     NoisyView,
     attentionhand_loss,
@@ -29,6 +34,8 @@ from attentionhand.visual_attention import (
     draw_noise,
     new_stage,
     noisy_views,
+    predicted_noise,
+    view_loss,
 )
 from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler, derived_seed, training_scheduler
@@ -187,3 +194,90 @@ def test_the_loss_is_half_and_half_and_the_mean_over_the_batch(attention_pipe):
     assert both.global_view.item() == alone.total.item() == pytest.approx(np.mean(single), abs=1e-6)
     assert both.total.item() == pytest.approx((both.global_view + both.local_view).item() / 2, abs=1e-7)
     assert alone.local_view is None
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_views_one_after_the_other_have_the_gradient_of_the_sum(attention_pipe, checkpointing):
+    """Also where the decoder's activations are computed again; the UNet is left as it was."""
+    latents, timesteps, embeds, positions = inputs(attention_pipe)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    views = [NoisyView(latents, random_mesh(), noise, positions), NoisyView(latents.flip(0), random_mesh(), noise, [])]
+    stage, gradients = trained_stage(attention_pipe).requires_grad_(True), []
+    for in_turn in (False, True):
+        stage.zero_grad()
+        if in_turn:
+            for view in views:
+                with decoder_checkpointing(attention_pipe.unet, checkpointing):
+                    loss = view_loss(attention_pipe.unet, stage, timesteps, embeds, view)
+                (loss / 2).backward()
+        else:
+            attentionhand_loss(attention_pipe.unet, stage, timesteps, embeds, *views).total.backward()
+        gradients.append([parameter.grad.clone() for parameter in stage.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * one.abs().max()
+    assert not attention_pipe.unet.is_gradient_checkpointing
+
+
+# The baselines
+
+
+def test_the_adapter_is_diffusers_own(attention_pipe):
+    """Hooks do what diffusers' UNet does with the same features; without an adapter the text is alone."""
+    latents, timesteps, embeds, _ = inputs(attention_pipe)
+    mesh, unet, blank = random_mesh(), attention_pipe.unet, encode_texts(attention_pipe, [""], "cpu")
+    adapter = new_adapter(unet, attention_pipe.vae).requires_grad_(False)
+    with torch.no_grad():
+        theirs = unet(latents, timesteps, embeds, down_intrablock_additional_residuals=list(adapter(mesh))).sample
+        ours = predicted_noise(unet, adapter, latents, timesteps, embeds, mesh)
+        plain = unet(latents, timesteps, embeds).sample
+        assert torch.equal(ours, theirs) and (ours - plain).abs().max() > 1e-3
+        for control, without in ((adapter, blank), (None, blank)):
+            denoise = adapted_denoiser(unet, control, embeds, without, mesh, guidance_scale=1)
+            expected = ours if control else plain
+            assert torch.allclose(denoise(latents, timesteps.repeat(2)), expected, atol=1e-5)
+    assert torch.equal(unet(latents, timesteps, embeds).sample, plain)  # nothing is left behind
+
+
+def test_several_stages_control_by_their_mean(attention_pipe):
+    latents, timesteps, embeds, _ = inputs(attention_pipe)
+    mesh, blank = random_mesh(), encode_texts(attention_pipe, [""], "cpu")
+    stages = [trained_stage(attention_pipe), new_stage(attention_pipe.unet, attention_pipe.vae)]  # the second adds 0
+    with torch.no_grad():
+        both, half = (
+            controlled_denoiser(attention_pipe.unet, stage, embeds, blank, mesh, **more)(latents, timesteps[0])
+            for stage, more in ((stages, {}), (stages[0], {"strength": 0.5}))
+        )
+    assert torch.allclose(both, half, atol=1e-5)
+
+
+def test_baselines_are_trained_and_drawn(attention_samples, attention_model, tmp_path, capsys):
+    """The adapter with the global view, the stage with the local view alone, and what can't be combined."""
+    runs = {"adapter": ["--control", "t2i_adapter", "--local_view", "none"], "local": ["--local_view", "only"]}
+    for name, more in runs.items():
+        steps = ["--max_train_steps", 2, "--no_tas", "--validation_steps", 2, "--checkpointing_steps", 1]
+        train.main(train_args(attention_samples, attention_model, tmp_path / name, *more, *steps))
+        assert (tmp_path / name / "validation" / "step_000002.png").is_file()
+    columns = {"adapter": "global_loss", "local": "local_loss"}
+    for name, column in columns.items():
+        for row in csv.DictReader((tmp_path / name / "losses.csv").open()):
+            assert float(row[column]) > 0 and row[({"global_loss", "local_loss"} - {column}).pop()] == ""
+    assert T2IAdapter.from_pretrained(tmp_path / "adapter").config.channels == [32, 32, 64, 64]
+
+    def draw(name: str, *weights, more=()) -> list[str]:
+        arguments = inference_args("x", attention_samples, attention_model, tmp_path / name, *more)
+        chosen = ["--weights", *map(str, weights)] if weights else ["--no_control"]
+        return [*chosen, *arguments[2:]]
+
+    inference.main(draw("drawn_adapter", tmp_path / "adapter"))
+    inference.main(draw("drawn_base"))
+    inference.main(draw("drawn_local", tmp_path / "local"))
+    one = tmp_path / "local" / "checkpoints" / "checkpoint-2"
+    inference.main(draw("drawn_two", tmp_path / "local", one))  # twice the same weights
+    names = [f"drawn_{name}/result_000_0.png" for name in ("adapter", "base", "local", "two")]
+    drawn = [pixels(tmp_path / name) for name in names]
+    assert np.abs(drawn[0] - drawn[1]).max() > 3 and np.abs(drawn[2] - drawn[3]).max() <= 1
+    message = error_of(inference.main, draw("x", tmp_path / "adapter", tmp_path / "local"), capsys)
+    assert message == "--weights: only ControlNets can be combined"
+    assert "give --weights, or --no_control" in error_of(inference.main, draw("x")[1:], capsys)
+    guess = draw("y", tmp_path / "adapter", more=["--guess_mode"])
+    assert "--guess_mode and --only_mid_control are for" in error_of(inference.main, guess, capsys)

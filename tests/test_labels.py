@@ -11,6 +11,8 @@ from label_fixtures import (
     CAMERA,
     FROM_OPENGL,
     HEIGHT,
+    INTERHAND_ORDER,
+    MANO_ORDER,
     PALM,
     WIDTH,
     TrueHand,
@@ -36,8 +38,6 @@ from label_fixtures import (
 
 from attentionhand import prepare
 from attentionhand.labels import json_stream
-from attentionhand.labels.interhand import TO_MEDIAPIPE as FROM_INTERHAND
-from attentionhand.labels.mano import TO_MEDIAPIPE as FROM_MANO
 from attentionhand.labels.mano import model_arrays
 from attentionhand.labels.mesh_files import load_mesh
 from core.hands.rasterizer import Camera, Mesh
@@ -162,6 +162,9 @@ def test_hic_meshes(tmp_path):
     (sample,) = drawn(tmp_path / "out")
     check(sample, hands, "vertices", HIC_CAMERA, joints=False)  # HIC has no joints
     assert np.isnan(sample["joints_3d"]).all()
+    write_hic(tmp_path / "one", hands[1:], HIC_CAMERA)
+    run("hic", tmp_path / "one", tmp_path / "left")
+    check(drawn(tmp_path / "left")[0], hands[1:], "vertices", HIC_CAMERA, joints=False)
 
 
 def test_ho3d_joints(tmp_path, capsys):
@@ -369,8 +372,8 @@ def test_own_joints_without_anything_fill_the_picture(tmp_path):
 @pytest.mark.parametrize("suffix", [".ply", ".obj"])
 def test_own_meshes(tmp_path, suffix):
     hands = two_hands()
-    for hand in hands:
-        path = tmp_path / "set" / f"view_{hand.side.lower()}{suffix}"
+    for name, hand in (("view_right", hands[0]), ("view_left", hands[1]), ("x_left", hands[1])):
+        path = tmp_path / "set" / f"{name}{suffix}"
         if suffix == ".ply":
             write_ply(path, hand.mesh, binary=True)
         else:
@@ -380,8 +383,34 @@ def test_own_meshes(tmp_path, suffix):
     camera = {"focal": CAMERA.focal, "princpt": CAMERA.center, "size": [WIDTH, HEIGHT], "axes": "opencv"}
     write_json(tmp_path / "set" / "cameras.json", camera)
     run("meshes", tmp_path / "set", tmp_path / "out")
-    (sample,) = drawn(tmp_path / "out")
-    check(sample, hands, "vertices", joints=False)
+    both, left = drawn(tmp_path / "out")
+    check(both, hands, "vertices", joints=False)
+    check(left, hands[1:], "vertices", joints=False)
+
+
+def test_an_open_wrist_that_faces_the_camera_is_no_hole(tmp_path):
+    """As MANO's is: without its rim's cap the light inside of the hand would be seen, or a hole."""
+    hand = true_hand("fist", "Right", (0, 0, 0.4), (0, -100, 0))  # the forearm towards the camera
+    camera = {"focal": CAMERA.focal, "princpt": CAMERA.center, "size": [WIDTH, HEIGHT], "axes": "opencv"}
+    below = (hand.mesh.vertices - hand.joints[0]) @ (hand.joints[9] - hand.joints[0]) < 0
+    faces = hand.mesh.faces[~below[hand.mesh.faces].any(axis=1)]
+    for name, triangles in (("whole", hand.mesh.faces), ("open", faces)):
+        write_ply(tmp_path / name / "a.ply", Mesh(hand.mesh.vertices, triangles), binary=True)
+        write_json(tmp_path / name / "cameras.json", camera)
+        run("meshes", tmp_path / name, tmp_path / f"{name}_out")
+    whole, opened = (drawn(tmp_path / f"{name}_out")[0]["mesh"].astype(int) for name in ("whole", "open"))
+    (x, y), *_ = CAMERA.project(hand.joints).round().astype(int)
+    assert np.abs(whole - opened)[y - 5 : y + 5, x - 5 : x + 5].mean() < 10
+
+
+def test_joints_of_another_frame_are_left_out(tmp_path, capsys):
+    """Right bones and a right camera, but not this mesh's."""
+    write_reinterhand(tmp_path / "set", two_hands()[:1])
+    (keypoints,) = (tmp_path / "set").glob("*/orig_fits/right/Keypoints/*.json")
+    write_json(keypoints, (np.array(json.loads(keypoints.read_text())) + (80, 0, 0)).tolist())
+    arguments = ["--labels", "reinterhand", "--root", tmp_path / "set", "--output_dir", tmp_path / "out"]
+    message = error_of(prepare.main, [*arguments, "--num_workers", "1"], capsys)
+    assert "no sample is left: 1 for joints that do not lie in the mesh" in message
 
 
 def test_a_mesh_without_a_camera_fills_the_picture(tmp_path):
@@ -398,8 +427,8 @@ def test_a_mesh_without_a_camera_fills_the_picture(tmp_path):
 CHANGES = {
     "OpenGL's": lambda joints: joints @ FROM_OPENGL,
     "millimetre": lambda joints: joints * 1000,
-    "InterHand2.6M's order": lambda joints: joints[np.argsort(FROM_INTERHAND)],
-    "MANO's order": lambda joints: joints[np.argsort(FROM_MANO)],
+    "InterHand2.6M's order": lambda joints: joints[INTERHAND_ORDER],
+    "MANO's order": lambda joints: joints[MANO_ORDER],
     "mirrored": lambda joints: joints * (-1, 1, 1),
 }
 
@@ -475,6 +504,35 @@ def test_a_camera_of_the_wrong_shape(tmp_path, capsys):
         arguments = ["--labels", "joints", "--root", path, "--output_dir", tmp_path / "out"]
         assert words in error_of(prepare.main, arguments, capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_arrays_of_wrong_shapes(tmp_path, capsys):
+    """Named before anything is written."""
+    hand = true_hand("palm", "Right", (0, 0.03, 0.4))
+
+    def message(name: str, root: Path, *more) -> str:
+        found = error_of(
+            prepare.main, ["--labels", name, "--root", root, "--output_dir", tmp_path / "out", *more], capsys
+        )
+        assert not (tmp_path / "out").exists()
+        return found
+
+    write_freihand(tmp_path / "set", [hand], [np.zeros((778, 3))])
+    assert "has its own axes" in message("freihand", tmp_path / "set", "--axes", "opengl")
+    write_json(tmp_path / "set" / "training_xyz.json", [hand.joints[:20].tolist()])
+    assert "format of freihand (ValueError: training_00000000: 3D joints (20, 3)" in message(
+        "freihand", tmp_path / "set"
+    )
+    write_interhand(tmp_path / "hands", [[hand]], [{"right": {"pose": [0] * 45, "shape": [0] * 10, "trans": [0] * 3}}])
+    assert "MANO's pose (45,), not (48,)" in message("interhand", tmp_path / "hands")
+    joints = np.stack([hand.joints] * 2)
+    for arrays, words in (
+        ({"joints_3d": np.full((2, 21, 3), "a")}, "no usable joints_3d"),
+        ({"joints_3d": joints, "focal": (100.0, 100.0)}, "has focal, but no princpt"),
+        ({"joints_3d": joints, "size": (0, 9)}, "not positive"),
+        ({"joints_3d": joints, "source": ["a b", "a/b"]}, "the same name"),
+    ):
+        assert words in message("joints", write_joints(tmp_path / "joints.npz", **arrays))
 
 
 def test_bad_roots(tmp_path, capsys, mano):

@@ -79,10 +79,10 @@ def likely_cause(
         place: puts changed joints where the 2D joints are, if the camera is not known.
     """
     flipped = np.array([1.0, -1, -1])
-    axes = "its axes are OpenGL's (y up, z towards the camera), not OpenCV's, or the other way round (--axes)"
+    axes = "its axes are OpenGL's (y up, z towards the camera), not OpenCV's, or the other way round"
     guesses: list[tuple[str, Callable[[np.ndarray], np.ndarray]]] = [
         (axes, lambda points: points * flipped),
-        ("its unit is the millimetre (--unit mm)", lambda points: points / 1000),
+        ("its unit is the millimetre", lambda points: points / 1000),
         ("both its axes are OpenGL's and its unit the millimetre", lambda points: points * flipped / 1000),
         ("it is mirrored left to right", lambda points: points * (-1.0, 1, 1)),
     ]

@@ -1,6 +1,5 @@
 """From a label to a sample: the mesh of each hand, its checks, the mesh image, and the photo cut and resized alike."""
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from attentionhand.labels.checks import IMPLAUSIBLE, likely_cause, mesh_problem, problem_of
-from attentionhand.labels.label import HandLabel, Label
+from attentionhand.labels.label import HandLabel, Label, file_name
 from attentionhand.labels.mano import VERTICES, faces_of, mano_joints, mano_vertices
 from attentionhand.labels.own import fitted
 from core.hands.crops import Box
@@ -81,7 +80,7 @@ def draw(label: Label, options: Options) -> dict[str, Any]:
     box = drawn_box(picture)
     if box is None:
         return {**entry, "left_out": OUTSIDE}
-    name = re.sub(r"[^\w.-]", "_", label.source)
+    name = file_name(label.source)
     Image.fromarray(picture).save(options.output_dir / "mesh" / f"{name}.png")
     if photo is not None and label.rgb:
         unchanged = window == (0, 0, *size) and target == size
@@ -190,7 +189,7 @@ def cause_of(hand: HandLabel, label: Label) -> str:
     """What is probably wrong with an implausible hand."""
     joints, places = hand.joints_3d, hand.joints_2d
     if joints is None or not np.isfinite(joints).all():
-        return "another axis or another unit than OpenCV's and metres (--axes, --unit)"
+        return "another axis or another unit than OpenCV's and metres"
     camera = hand.camera or label.camera
 
     def place(points: np.ndarray) -> np.ndarray:

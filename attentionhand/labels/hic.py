@@ -17,7 +17,11 @@ CAMERA = Camera((525.0, 525.0), (319.5, 239.5))
 
 
 def read(root: Path, split: str) -> Iterator[Label]:
-    """The annotations of HIC.json; a hand whose mesh file is missing has no vertices."""
+    """The annotations of HIC.json.
+
+    Raises:
+        UserError: a mesh that one of them names is missing or damaged.
+    """
     pictures = {picture["id"]: picture for picture in stream_list(root / "HIC.json", "images")}
     for annotation in stream_list(root / "HIC.json", "annotations"):
         picture = pictures[annotation["image_id"]]

@@ -1,5 +1,6 @@
 """What every reader yields: a picture with the hands in it, and where from."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,11 @@ from core.hands.rasterizer import Camera
 
 LEFT, RIGHT = "Left", "Right"  # hand of the person
 SIDES = {"left": LEFT, "right": RIGHT}
+
+
+def file_name(source: str) -> str:
+    """A label's source as the name of its files, without their suffix."""
+    return re.sub(r"^\.+|[^\w.-]", "_", source)
 
 
 class Mano(NamedTuple):

@@ -1,7 +1,9 @@
 """MANO (Romero et al. 2017) by smplx, from the user's own model files: vertices, joints and triangles."""
 
+import contextlib
 import functools
 import importlib.util
+import io
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,8 @@ def _layer(folder: Path, side: str):
     from smplx.utils import Struct
 
     model = Struct(**model_arrays(folder, side))
-    return MANO(str(folder), is_rhand=side == RIGHT, data_struct=model, use_pca=False, flat_hand_mean=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a warning that MANO has 10 shapes, as it should
+        return MANO(str(folder), is_rhand=side == RIGHT, data_struct=model, use_pca=False, flat_hand_mean=True)
 
 
 def mano_vertices(folder: Path, side: str, mano: Mano) -> np.ndarray:

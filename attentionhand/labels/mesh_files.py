@@ -17,7 +17,7 @@ def load_mesh(path: Path) -> Mesh:
     """A mesh; `faces` is (0, 3) where the file has none.
 
     Raises:
-        UserError: unreadable, or a kind that needs trimesh, which is not installed.
+        UserError: missing, unreadable, or a kind that needs trimesh, which is not installed.
     """
     try:
         if path.suffix.lower() == ".ply":
@@ -32,6 +32,8 @@ def load_mesh(path: Path) -> Mesh:
             raise ValueError("triangles of vertices that are not there")
     except UserError:
         raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"{path}: not a readable mesh ({reason_of(error)})") from None
     return mesh

@@ -29,7 +29,7 @@ from PIL import Image
 
 from attentionhand.labels.camera import camera_of, pinhole
 from attentionhand.labels.json_stream import load_object
-from attentionhand.labels.label import LEFT, RIGHT, SIDES, HandLabel, Label
+from attentionhand.labels.label import LEFT, RIGHT, SIDES, HandLabel, Label, file_name
 from attentionhand.labels.mesh_files import SUFFIXES, load_mesh
 from core.hands.rasterizer import Camera
 from core.runs.errors import UserError, reason_of
@@ -61,7 +61,11 @@ def read_joints(root: Path, *, axes: str | None, unit: str | None, image_size: i
     photos = photo_names(path, content, count)
     sizes = _rows(content, "size", count, 1, path)
     handedness = _rows(content, "handedness", count, 0, path)
+    if sizes is not None and not (sizes > 0).all():
+        raise UserError(f"{path}: size has numbers that are not positive")
     names = _rows(content, "source", count, 0, path)
+    if names is not None and len({file_name(str(name)) for name in names}) < count:
+        raise UserError(f"{path}: two labels have the same name for their files; give each its own `source`")
     for row in range(count):
         rgb = None if photos is None else path.parent / photos[row]
         if sizes is not None:
@@ -93,20 +97,21 @@ def load_joints(path: Path) -> dict[str, Any]:
     try:
         loaded = np.load(path)
         content: dict[str, Any] = {"joints_3d": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        joints, places = content["joints_3d"], content.get("joints_2d")
+        for name in {"joints_3d", *({"joints_2d"} & set(content))}:
+            content[name] = content[name].astype(float)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; --root is a file of joints, or a folder with joints.npz") from None
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: holds no joints_3d ({reason_of(error)})") from None
+        raise UserError(f"{path}: holds no usable joints_3d ({reason_of(error)})") from None
+    joints, places = content["joints_3d"], content.get("joints_2d")
     for name, array, numbers in (("joints_3d", joints, 3), ("joints_2d", places, 2)):
-        if array is not None and (array.ndim not in (3, 4) or array.shape[-2:] != (21, numbers)):
+        if array is None:
+            continue
+        if array.ndim not in (3, 4) or array.shape[-2:] != (21, numbers):
             raise UserError(f"{path}: {name} is {array.shape}, not (N, 21, {numbers}) or (N, hands, 21, {numbers})")
+        content[name] = array[:, None] if array.ndim == 3 else array
     if places is not None and places.shape[:-1] != joints.shape[:-1]:
         raise UserError(f"{path}: joints_2d {places.shape} and joints_3d {joints.shape} do not belong together")
-    for name in ("joints_3d", "joints_2d"):
-        if name in content:
-            array = content[name].astype(float)
-            content[name] = array[:, None] if array.ndim == 3 else array
     return content
 
 
@@ -114,8 +119,11 @@ def camera_of_row(content: Mapping[str, Any], row: int, count: int, path: Path) 
     """A row's camera, or None where the file has none."""
     if "K" in content:
         return camera_of(_rows(content, "K", count, 2, path)[row], f"{path}: K")
-    if "focal" not in content or "princpt" not in content:
+    if "focal" not in content and "princpt" not in content:
         return None
+    for name, other in (("focal", "princpt"), ("princpt", "focal")):
+        if name not in content:
+            raise UserError(f"{path}: has {other}, but no {name}; the camera needs both")
     focal, center = (_rows(content, name, count, 1, path)[row] for name in ("focal", "princpt"))
     return pinhole(focal, center, str(path))
 

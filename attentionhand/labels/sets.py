@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from attentionhand.labels import coco, dexycb, freihand, hic, ho3d, interhand, own, reinterhand
 from attentionhand.labels.label import Label
 from core.runs.errors import UserError, reason_of
@@ -117,8 +119,29 @@ def read_labels(name: str, root: Path, split: str) -> Iterator[Label]:
         UserError: an annotation that is not in the set's format.
     """
     try:
-        yield from SETS[name].read(root, split)
+        for label in SETS[name].read(root, split):
+            check_shapes(label)
+            yield label
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{root}: an annotation is not in the format of {name} ({type(error).__name__}: {reason_of(error)})"
         ) from None
+
+
+def check_shapes(label: Label) -> None:
+    """Refuse arrays of other shapes than `HandLabel` and `Mano` say.
+
+    Raises:
+        ValueError
+    """
+    for hand in label.hands:
+        arrays: list[tuple[str, np.ndarray | None, tuple[int, ...]]]
+        arrays = [("3D joints", hand.joints_3d, (21, 3)), ("2D joints", hand.joints_2d, (21, 2))]
+        if hand.vertices is not None:
+            arrays.append(("vertices", hand.vertices, (len(hand.vertices), 3)))
+        if hand.mano:
+            pose, shape, translation, *_ = hand.mano
+            arrays += [("MANO's pose", pose, (48,)), ("shape", shape, (10,)), ("translation", translation, (3,))]
+        for name, array, expected in arrays:
+            if array is not None and array.shape != expected:
+                raise ValueError(f"{label.source}: {name} {array.shape}, not {expected}")

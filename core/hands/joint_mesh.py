@@ -24,7 +24,7 @@ from core.hands.surface import (
 
 CELL = 0.04  # of the grid; palm lengths
 BLOCK = 4  # cells a side of the blocks of which only those near the surface are sampled finely
-MARGIN = 0.4  # of the grid around the joints; palm lengths
+MARGIN = 0.45  # of the grid around the joints, palm lengths; the surface reaches 0.33 beyond them
 CORNERS = list(itertools.product((0, 1), repeat=3))  # of a cell
 EDGES = [
     (a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(np.subtract(CORNERS[a], CORNERS[b])).sum() == 1
@@ -64,7 +64,7 @@ def grid_values(capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np
         where = cells * cell + torch.tensor(low, dtype=torch.float32)
         return torch.maximum(distance(where, capsules), where @ arm - WRIST_LENGTH)
 
-    blocks = np.ceil((high - low) / cell / BLOCK).astype(int)
+    blocks = np.ceil(((high - low) / cell + 1) / BLOCK).astype(int)  # the last points lie at `high` or beyond
     corner = torch.cartesian_prod(*(BLOCK * torch.arange(int(count), dtype=torch.float32) for count in blocks))
     middle = signed_distance(corner + (BLOCK - 1) / 2)
     # Every value less than a cell from the surface is needed exactly; half a block's diagonal is how far it may lie.
@@ -75,7 +75,11 @@ def grid_values(capsules: Capsules, arm: torch.Tensor, low: np.ndarray, high: np
     values[near] = signed_distance(fine.view(-1, 3)).view(-1, len(offsets))
     x, y, z = (int(count) for count in blocks)
     values = values.view(x, y, z, BLOCK, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5)
-    return values.reshape(x * BLOCK, y * BLOCK, z * BLOCK).numpy()
+    values = values.reshape(x * BLOCK, y * BLOCK, z * BLOCK).numpy()
+    for axis in range(3):  # no surface reaches the grid's own sides, whatever the joints: it stays closed
+        sides = np.moveaxis(values, axis, 0)
+        sides[[0, -1]] = sides[[0, -1]].clip(min=cell)
+    return values
 
 
 def surface_net(values: np.ndarray) -> Mesh:

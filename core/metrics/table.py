@@ -60,8 +60,11 @@ def headings(labels: Sequence[str], columns: Sequence[str]) -> list[Cell]:
 
 
 def cells(row: TableRow, columns: Sequence[str]) -> list[Cell]:
-    scores = [Cell(score_text(metric, row.scores[metric]), row.marks.get(metric, "")) for metric in columns]
-    return [Cell(label) for label in row.labels] + scores
+    scores = [row.scores.get(metric, NO_SCORE) for metric in columns]
+    marks = [row.marks.get(metric, "") for metric in columns]
+    return [Cell(label) for label in row.labels] + [
+        Cell(score_text(metric, score), mark) for metric, score, mark in zip(columns, scores, marks)
+    ]
 
 
 def change_cells(labels: Sequence[str], changes: dict[str, float], columns: Sequence[str]) -> list[Cell]:

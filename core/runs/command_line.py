@@ -78,11 +78,13 @@ def argument_parser(docstring: str | None) -> argparse.ArgumentParser:
 
 def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[str] = ()) -> dict[str, Any]:
     """The arguments as JSON can hold them, all but those in `without`."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name not in without
-    }
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in vars(args).items() if name not in without}
 
 
 # Types of options

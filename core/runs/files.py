@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -148,6 +149,15 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def nan_to_none(content: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(content, dict):
+        return {key: nan_to_none(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [nan_to_none(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 @contextlib.contextmanager

@@ -12,17 +12,23 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 p, dd { overflow-wrap: anywhere; max-width: 60rem; }
 table { border-collapse: collapse; font-size: 0.8rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.4rem; text-align: right; white-space: nowrap; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.4rem; text-align: right; }
+td { white-space: nowrap; }
+th { vertical-align: bottom; }
 .text { text-align: left; }
 .better { color: #06623b; font-weight: bold; }
 .worse { color: #a02c1c; font-style: italic; }
+td small { display: block; color: #555; }
+.better small, .worse small { color: inherit; font-weight: normal; }
 img { max-width: 100%; }
-figure { margin: 0; }
+figure { margin: 0; overflow-x: auto; }
+.wide img { min-width: 50rem; }
 .pictures figure { flex: 1 1 22rem; min-width: 0; max-width: 40rem; }
 figcaption { font-size: 0.85rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; }
 dd { margin: 0; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 0.4rem 1rem; } }
 pre { overflow-x: auto; background: #f4f4f4; padding: 0.7rem; font-size: 0.8rem; }
 summary { cursor: pointer; margin: 0.7rem 0; }
 """
@@ -50,13 +56,18 @@ def paragraph(text: str) -> str:
 
 
 def table(lines: Sequence[Sequence[tuple[str, str]]], labels: int) -> str:
-    """A table of (text, class) cells; the first line holds the headings, the first `labels` columns are text."""
+    """A table of (text, class) cells; the first line holds the headings, the first `labels` columns are text.
+
+    An interval, "0.83 [0.80, 0.86]", goes below its figure, which saves width.
+    """
 
     def row(line: Sequence[tuple[str, str]], tag: str) -> str:
         texts = []
         for column, (text, mark) in enumerate(line):
             classes = f"{'text' if column < labels else ''} {mark}".strip()
-            texts.append(f'<{tag} class="{classes}">{html.escape(text)}</{tag}>')
+            figure, bracket, interval = html.escape(text).partition(" [")
+            below = f" <small>[{interval}</small>" if bracket else ""
+            texts.append(f'<{tag} class="{classes}">{figure}{below}</{tag}>')
         return f"<tr>{''.join(texts)}</tr>"
 
     body = "\n".join(row(line, "td") for line in lines[1:])
@@ -68,6 +79,11 @@ def picture(path: Path, caption: str) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{content}"><figcaption>{text}</figcaption></figure>'
+
+
+def wide_picture(path: Path, caption: str) -> str:
+    """One that is not shrunk to a narrow screen, but can be moved sideways there."""
+    return f'<div class="wide">{picture(path, caption)}</div>'
 
 
 def pictures(figures: Sequence[str]) -> str:

@@ -1,0 +1,146 @@
+"""AttentionHand's tables from one command: train every row, draw the labels of a test, all metrics, report.
+
+Every stage but the report is one of the other scripts, whose command is printed. A stage that is complete with the
+same inputs is skipped, and a killed one resumes. What a script is given beyond the defaults goes into --train_args and
+--generate_args as one quoted text after "=".
+
+Rows: base (Stable Diffusion by the text alone), t2i_adapter, controlnet (global view only, without the text attention
+stage), without_tas, attentionhand; further ones: local_only and separate_weights (of the table of the visual attention
+stage, here without the text attention stage), released_tokens and released_noise (as the released code does it, not the
+paper), tas_at_inference.
+
+Examples:
+  python -m attentionhand.reproduce --data_dir data --test_dir test --output_dir results/attentionhand --dry_run
+  python -m attentionhand.reproduce --data_dir data --test_dir test --rows all --seeds 0 1 2 \\
+      --train_args="--mixed_precision bf16 --tas_model shared" --generate_args="--mixed_precision bf16 --batch_size 16"
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/reproduce.py`
+
+from core.diffusion.model_path import check_model_path
+from core.diffusion.pretrained import check_available_model, check_model
+from core.metrics.options import add_extractor_options, resamples
+from core.runs.command_line import (
+    argument_parser,
+    command_line,
+    natural_int,
+    plain_arguments,
+    positive_int,
+    seed_int,
+)
+from core.runs.errors import UserError
+from core.runs.files import check_writable, hold_lock
+from core.runs.processes import num_processes, say
+from core.runs.steps import print_plan, run_step, script_functions
+
+OWNED = {  # options of the scripts that the plan sets by itself
+    "train": (
+        *("--data_dir", "--output_dir", "--pretrained_model_name_or_path", "--resolution", "--seed", "--control"),
+        *("--local_view", "--no_tas", "--tas_tokens"),
+    ),
+    "generate": (
+        *("--sample_path", "--output_dir", "--pretrained_model_name_or_path", "--resolution", "--seed", "--weights"),
+        *("--no_control", "--num_samples", "--vary_seed", "--texts", "--every", "--tas"),
+    ),
+}
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    add = parser.add_argument
+    add("--data_dir", type=Path, default=Path("data"), help="folder with modalities.json to train on")
+    add("--test_dir", type=Path, default=Path("test"), help="folder with modalities.json, photos, joints.npz: unseen")
+    add("--output_dir", type=Path, default=Path("results/attentionhand"), help="folder for models, pictures, tables")
+    add("--rows", nargs="+", help="rows of the tables, or all (default: the five of the paper's first table)")
+    add(
+        "--pretrained_model_name_or_path",
+        default="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        help="base model: hub id or diffusers folder",
+    )
+    add("--resolution", type=positive_int, default=512, help="pixels a side of training views and of pictures")
+    add("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation; averaged")
+    add("--clip_model", help="CLIP, for how well pictures fit their texts: hub id or local folder")
+    add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
+    add_extractor_options(parser)
+    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
+    for script in OWNED:
+        add(
+            f"--{script}_args",
+            type=shlex.split,
+            default=[],
+            metavar="TEXT",
+            help=f"further arguments for the script of the stage {script}",
+        )
+    add(
+        "--launcher",
+        type=shlex.split,
+        metavar="TEXT",
+        help='starts training and generation, e.g. "accelerate launch --num_processes 2"',
+    )
+    add("--stages", help="only these, with commas: train,generate,evaluate,report (default: all)")
+    add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
+    return parser.parse_args(argv)
+
+
+@command_line
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    check_args(args)
+
+    from attentionhand.experiment import LAUNCHED, MAIN_ROWS, STAGES, Experiment, chosen_rows
+
+    stages = args.stages.split(",") if args.stages else list(STAGES)
+    if set(stages) - set(STAGES):
+        raise UserError(f"--stages {args.stages}: the stages are {','.join(STAGES)}")
+    shared = "data_dir test_dir output_dir seeds resolution protocol feature_extractor inception_weights".split()
+    shared += "clip_model bootstrap num_workers".split()
+    experiment = Experiment(
+        rows=chosen_rows(args.rows or MAIN_ROWS),
+        base_model=args.pretrained_model_name_or_path,
+        further_args={script: getattr(args, f"{script}_args") for script in OWNED},
+        **{name: getattr(args, name) for name in shared},
+    )
+    experiment.check()
+    check_writable(args.output_dir)
+    steps = [step for step in experiment.steps() if step.stage in stages]
+    if args.dry_run:
+        print_plan(experiment.records, steps)
+        say(f"disk space: {experiment.disk_space()}")
+        return
+    for step in steps:  # a mistake in what is passed on shows now, not after hours
+        if step.script and step.stage in LAUNCHED:
+            script_functions(step.script)["parse_args"](step.arguments)
+    in_use = f"{args.output_dir}: another experiment is in progress there; wait for it, or choose another folder"
+    with hold_lock(args.output_dir / ".reproduce.lock", in_use):
+        for number, step in enumerate(steps, start=1):
+            say(f"\n[{number}/{len(steps)}] {step.name}")
+            run_step(experiment.records, step, args.launcher if step.stage in LAUNCHED else None)
+        if "report" in stages:
+            from attentionhand.report import write_report
+
+            write_report(experiment, plain_arguments(args))
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before anything is read."""
+    if num_processes() > 1:
+        raise UserError("start it as one process; --launcher starts several for the stages that can use them")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UserError("--seeds: the same one twice")
+    for script, owned in OWNED.items():
+        for argument in getattr(args, f"{script}_args"):
+            if argument.partition("=")[0] in owned:
+                raise UserError(f"--{script}_args: {argument.partition('=')[0]} is set by the experiment itself")
+    check_model_path(args.pretrained_model_name_or_path, None, None)
+    if args.clip_model:
+        check_model(args.clip_model)
+        check_available_model(args.clip_model)
+
+
+if __name__ == "__main__":
+    main()
