@@ -32,8 +32,6 @@ from core.runs.run import read_json
 from core.runs.steps import Step, is_complete
 
 SCRIPTS = Path(__file__).parent
-STAGES = ("train", "generate", "evaluate", "report")
-LAUNCHED = {"train", "generate"}  # stages that can use several processes
 STAGE_BYTES = 1.45e9  # of a ControlNet for Stable Diffusion 1.5 in float32
 CHECKPOINTS = 3.0  # times the weights: what the checkpoint of one training takes
 GLOBAL_ONLY, NO_TAS = ["--local_view", "none"], ["--no_tas"]

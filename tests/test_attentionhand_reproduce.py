@@ -77,7 +77,7 @@ def test_mistakes(attention_samples, attention_model, tmp_path, capsys):
     assert "--rows: there is no 'magic', but base, t2i_adapter, controlnet" in of("--rows", "magic")
     assert "--train_args: --local_view is set by the experiment itself" in of("--train_args=--local_view none")
     assert "--seeds: the same one twice" in of("--seeds", "1", "1")
-    assert "--stages cook: the stages are train,generate,evaluate,report" in of("--stages", "cook")
+    assert "argument --stages: 'cook': the stages are train,generate,evaluate,report" in of("--stages", "cook")
     assert "unrecognized arguments: --colour red" in of("--train_args=--colour red")
     assert "no such file" in of("--data_dir", tmp_path / "pictures")
     test = shutil.copytree(attention_samples, tmp_path / "test")

@@ -24,8 +24,6 @@ from core.runs.files import atomic_folder, fingerprint, read_lines, write_lines,
 from core.runs.steps import Step
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-STAGES = ("prompts", "train_generator", "draw", "export", "train", "evaluate", "report")
-LAUNCHED = {"train_generator", "draw", "train"}  # stages that can use several processes
 
 
 class Generator(NamedTuple):
