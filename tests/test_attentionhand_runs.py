@@ -273,7 +273,7 @@ def test_the_scaler_of_fp16_comes_back(attention_pipe, tmp_path):
     (checkpoint,) = run.checkpoints()
     assert checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other) == (1, [["0", "1.5", ""]])
     assert other.state_dict() == scaler.state_dict()
-    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null}')
+    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null, "moments": 0}')
     with pytest.raises(UserError, match="damaged checkpoint"):
         checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other)
 
@@ -347,7 +347,7 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     assert "holds 'result_000_0.png' but no inference.json" in error_of(inference.main, foreign, capsys)
     (moved / "attentionhand.json").write_text("{}")
     broken = inference_args(moved, attention_samples, attention_model, tmp_path / "c")
-    assert "attentionhand.json: damaged (no status or no settings in it)" in error_of(inference.main, broken, capsys)
+    assert "attentionhand.json: damaged (it has no settings)" in error_of(inference.main, broken, capsys)
     assert not (tmp_path / "c").exists()
 
 

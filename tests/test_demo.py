@@ -89,7 +89,7 @@ def test_mistakes(tmp_path, capsys):
     assert "--ablate: the same row twice" in of("--ablate", "Lambda", "0.3", ".30")
     assert "the stages are select,caption" in of("--stages", "cook")
     owned = of("--train_args=--output_dir elsewhere")
-    assert owned == "--train_args: --output_dir is set by reproduce.py itself"
+    assert owned == "--train_args: --output_dir is set by the experiment itself"
     assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)
