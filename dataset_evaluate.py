@@ -7,7 +7,6 @@ Example:
       --captions_path call_BLIP2_modified.txt
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from core.runs.command_line import argument_parser, command_line, natural_int, p
 from core.runs.errors import UserError
 from core.runs.files import check_outputs, read_paired_lines, write_json
 from core.runs.processes import say, workers_a_process
+from core.runs.run import read_record
 from hand1000.enrichment import share_with_phrase
 from hand1000.gestures import PHRASES
 
@@ -78,9 +78,11 @@ def main(argv=None) -> None:
 def phrase_of(captions: Path) -> str | None:
     """The phrase that `captioning/enrich.py` noted beside the captions."""
     try:
-        return json.loads(captions.with_suffix(".json").read_text(encoding="utf-8"))["settings"]["phrase"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_record(captions.with_suffix(".json"))
+    except UserError:  # of something else, or damaged
         return None
+    phrase = record.settings.get("phrase") if record else None
+    return phrase if isinstance(phrase, str) else None
 
 
 if __name__ == "__main__":

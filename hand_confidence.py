@@ -29,7 +29,7 @@ from core.metrics.options import add_interval_options
 from core.metrics.pictures import list_pictures
 from core.runs.command_line import argument_parser, command_line, positive_int
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, check_outputs, write_json
+from core.runs.files import atomic_file, check_outputs, spreadsheet_text, write_json
 from core.runs.processes import counted, say
 
 
@@ -103,7 +103,7 @@ def write_csv(path: Path, paths: Sequence[Path], photos: Sequence[HandsOfPhoto])
         for picture, photo in zip(paths, photos):
             mean = sum(photo.scores) / len(photo.scores) if photo.scores else ""
             shows = "" if photo.shows_gesture is None else photo.shows_gesture
-            writer.writerow([picture.name, len(photo.scores), mean, photo.found, shows])
+            writer.writerow([spreadsheet_text(picture.name), len(photo.scores), mean, photo.found, shows])
 
 
 if __name__ == "__main__":

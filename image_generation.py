@@ -23,9 +23,9 @@ from pathlib import Path
 
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_generation_options, add_single_file_options
-from core.runs.command_line import argument_parser, command_line, fraction, natural_int, positive_int
+from core.runs.command_line import argument_parser, command_line, fraction, pixels, positive_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable, fingerprint_if_local, is_utf8
+from core.runs.files import check_writable, fingerprint_if_local
 from core.runs.processes import is_main_process, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
@@ -61,16 +61,24 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--batch_size", type=positive_int, default=4, help="pictures at a time on each process")
     add_generation_options(parser, num_inference_steps=45, guidance_scale=3.0, seed=0)
-    add("--resolution", type=positive_int, help="pixels per side that the model draws (default: as trained, else 512)")
-    add(
-        "--image_size", type=natural_int, default=400, help="pixels per side of the saved picture; 0 keeps --resolution"
-    )
+    add("--resolution", type=pixels, help="pixels per side that the model draws (default: as trained, else 512)")
+    add("--image_size", type=saved_size, default=400, help="pixels per side of the saved picture; 0 keeps --resolution")
     add(
         "--vary_seed",
         action="store_true",
         help="another start noise for each prompt (--seed + its line number) instead of the same one",
     )
     return parser.parse_args(argv)
+
+
+def saved_size(text: str) -> int:
+    """argparse type: pixels a side, or 0."""
+    return 0 if text == "0" else pixels(text)
+
+
+def mu_name(mu: float) -> str:
+    """As folders and labels name it."""
+    return f"{mu:.12g}"
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -80,9 +88,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("--prompt stands in place of --image_filenames_file and --prompts_file; give one or the other")
     if not args.prompt and not all(lists):
         raise UserError("what to draw? give --prompt, or --image_filenames_file and --prompts_file")
-    if not all(map(is_utf8, args.prompt or [])):
-        raise UserError("--prompt is not UTF-8")
-    if len(set(args.mu)) < len(args.mu):
+    if len({mu_name(mu) for mu in args.mu}) < len(args.mu):
         raise UserError("--mu: the same value twice")
     if any(mu != 1 for mu in args.mu) and not args.feature_npy_path:
         raise UserError("--feature_npy_path is needed unless --mu is 1; cal_mean_feature.py makes the file")
@@ -119,7 +125,9 @@ def main(argv=None) -> None:
         "vary_seed": vary_seed,
         "mixed_precision": args.mixed_precision,
     }
-    folders = {mu: args.img_save_path / f"mu_{mu:.12g}" if len(args.mu) > 1 else args.img_save_path for mu in args.mu}
+    folders = {
+        mu: args.img_save_path / f"mu_{mu_name(mu)}" if len(args.mu) > 1 else args.img_save_path for mu in args.mu
+    }
     run = Run(args.img_save_path / RECORD, settings, what="set of pictures", flag="--img_save_path")
     with run.hold():
         all_prompts = with_recorded_prompts(run, names, prompts)
@@ -156,12 +164,12 @@ def main(argv=None) -> None:
             return
         if len(args.mu) > 1:
             rows = [[folders[mu] / name for mu in args.mu] for name in names[:GRID_ROWS]]
-            labels = [f"mu = {mu:.12g}" for mu in args.mu]
+            labels = [f"mu = {mu_name(mu)}" for mu in args.mu]
             save_png(contact_sheet(rows, column_labels=labels, row_labels=prompts[:GRID_ROWS]), run.folder / GRID)
         if all((folder / name).is_file() for folder in folders.values() for name, _ in all_prompts):
             run.finish(prompts=all_prompts)
     counted = "1 picture" if len(names) == 1 else f"{len(names)} pictures"
-    say(f"{run.folder}: {counted} for mu {', '.join(f'{mu:.12g}' for mu in args.mu)}; {len(missing)} drawn now")
+    say(f"{run.folder}: {counted} for mu {', '.join(map(mu_name, args.mu))}; {len(missing)} drawn now")
 
 
 if __name__ == "__main__":

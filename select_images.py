@@ -27,6 +27,7 @@ from core.runs.files import atomic_folder, check_writable, free_bytes, remove_le
 from core.runs.photos import list_photos
 from core.runs.processes import counted, progress, say
 from core.runs.run import Run
+from core.runs.schema import parsed_json
 from hand1000.gesture_files import GestureFiles
 
 ORDERS = 1000  # of people that are tried: where some have many photos, few orders give both sets enough
@@ -125,7 +126,7 @@ def people_of_photos(annotations: Path, names: Sequence[str], gesture: str) -> d
         where = f"--annotations {found[0]}" if found else f"it is not in {annotations}"
         raise UserError(f"{annotations}: is a folder; give its {gesture}.json ({where})")
     try:
-        entries = json.loads(annotations.read_text(encoding="utf-8"))
+        entries = parsed_json(annotations.read_bytes())
         people = {
             name: str(entry["user_id"])
             for name in names

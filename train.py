@@ -24,6 +24,7 @@ from core.runs.command_line import (
     fraction,
     learning_rate,
     natural_int,
+    pixels,
     plain_arguments,
     positive_int,
     seed_int,
@@ -83,7 +84,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--variant", help="variant of a hub id's files, e.g. fp16")
     add(
         "--resolution",
-        type=positive_int,
+        type=pixels,
         default=released.resolution,
         help="pixels per side: shorter side resized, centre crop",
     )

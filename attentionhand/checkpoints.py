@@ -8,12 +8,14 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
+from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE, CheckpointState
 from attentionhand.weights import save_single_file
 from core.diffusion.stable_diffusion import model_bytes
+from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_parts
 from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
+from core.runs.schema import misfit
 
 
 def save_finished(
@@ -91,11 +93,13 @@ def save_checkpoint(
         scaler: given in fp16.
     """
 
+    optimizer_state = optimizer.state_dict()
+
     def write(folder: Path) -> None:
         save_weights(folder, stage, unet, losses)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(optimizer_state, folder / "optimizer.pt")
 
-    state = {"step": step, "scaler": scaler.state_dict() if scaler else None}
+    state = {"step": step, "scaler": scaler.state_dict() if scaler else None, "moments": len(optimizer_state["state"])}
     size = 3 * model_bytes(*filter(None, (stage, unet)))  # the optimizer keeps two numbers for each weight
     run.save_checkpoint(step, write, state=state, size=size, keep=keep)
 
@@ -116,13 +120,16 @@ def load_checkpoint(
     """
     state = run.state_of(checkpoint)
     try:
+        if problem := misfit(state, CheckpointState):
+            raise ValueError(problem)
         step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
         if step != len(losses):
             raise ValueError(f"step {step}, but {len(losses)} losses")
         stage.load_state_dict(load_file(checkpoint / STAGE_FILE))
         if unet is not None:
             unet.load_state_dict(load_file(checkpoint / "unet" / STAGE_FILE))
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters, state["moments"]))
         if scaler:
             scaler.load_state_dict(state["scaler"])
     except UserError:

@@ -26,6 +26,7 @@ from core.runs.errors import UserError
 from core.runs.files import fingerprint, leaves_folder, read_lines
 from core.runs.photos import load_photo
 from core.runs.processes import cpu_count, progress
+from core.runs.schema import parsed_json
 
 THRESHOLD = 127  # a brighter pixel of a mesh image belongs to a hand
 SPECK = 0.05  # of the largest hand's area; smaller spots (JPEG, a fingertip behind the other hand) are left out
@@ -74,7 +75,7 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     for number, line in enumerate(progress(lines, desc="Reading", unit="sample", delay=SOON), start=1):
         where = f"{path}: line {number}"
         try:
-            record = json.loads(line)
+            record = parsed_json(line)
             names = {key: record[key] for key in ("mesh", "text", *(["rgb"] if with_rgb else []))}
         except (ValueError, TypeError):
             raise UserError(f"{where}: not a JSON object; every line needs one, such as {EXAMPLE}") from None

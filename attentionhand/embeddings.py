@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from core.diffusion.encoding import ENCODE_BATCH, encode_texts
-from core.runs.errors import UserError
+from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file, free_bytes
 from core.runs.processes import is_main_process, progress
 
@@ -37,14 +37,19 @@ def distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:
     return list(places), rows
 
 
-def write_embeddings(pipe: StableDiffusionPipeline, texts: Sequence[str], folder: Path, device: torch.device) -> Path:
+def write_embeddings(
+    pipe: StableDiffusionPipeline, texts: Sequence[str], folder: Path, device: torch.device, *, model: str
+) -> Path:
     """Embed the distinct texts into a file in `folder`, where that is not there already. Main process only.
+
+    Args:
+        model: the hash or the name of `pipe`: a killed run of another model may have left its embeddings here.
 
     Raises:
         UserError: too little space on the disk.
     """
     chosen, _ = distinct(texts)
-    digest = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join([model, *chosen]).encode()).hexdigest()[:16]
     path = folder / f".{digest}{SUFFIX}"
     if not is_main_process() or path.is_file():
         return path
@@ -66,9 +71,19 @@ def write_embeddings(pipe: StableDiffusionPipeline, texts: Sequence[str], folder
 
 
 def open_embeddings(path: Path, texts: Sequence[str]) -> TextEmbeddings:
-    """The embeddings that `write_embeddings` made, mapped from disk."""
-    _, rows = distinct(texts)
-    return TextEmbeddings(np.load(path, mmap_mode="r"), rows)
+    """The embeddings that `write_embeddings` made, mapped from disk.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    chosen, rows = distinct(texts)
+    try:
+        array = np.load(path, mmap_mode="r")
+        if array.ndim != 3 or len(array) != len(chosen) or array.dtype != np.float32:
+            raise ValueError(f"{array.dtype} {array.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({reason_of(error)}); remove it") from None
+    return TextEmbeddings(array, rows)
 
 
 def remove_embeddings(folder: Path) -> None:

@@ -52,6 +52,7 @@ from core.runs.files import (
 from core.runs.photos import map_photos
 from core.runs.processes import counted, say, workers_a_process
 from core.runs.run import read_record, refuse_unfinished
+from core.runs.schema import parsed_json
 
 EXTRACTOR_OPTIONS = ("protocol", "feature_extractor", "inception_weights")
 
@@ -83,7 +84,7 @@ def main(argv=None) -> None:
     labels = load_labels(args.labels, args.image_size)
     pictures = list_pictures(args.image_folder)
     indices = label_indices(pictures, len(labels.hands), labels.names, args.image_folder)
-    check_args(args, labels)
+    check_args(args, labels, pictures)
     texts = texts_of_pictures(args.image_folder, pictures) if args.clip_model else []
 
     groups = [labels.groups[index] for index in indices]
@@ -116,13 +117,13 @@ def main(argv=None) -> None:
         export(args.export, pictures, indices, errors, labels.arrays, threshold=args.threshold)
 
 
-def check_args(args: argparse.Namespace, labels: KnownLabels) -> None:
+def check_args(args: argparse.Namespace, labels: KnownLabels, pictures: Sequence[Path]) -> None:
     """Refuse what can't work before anything is computed.
 
     Raises:
         UserError
     """
-    check_outputs(args.json, inputs=[args.labels])
+    check_outputs(args.json, inputs=[args.labels, *pictures])
     if args.shuffle and (args.export or len(labels.hands) < 2):
         raise UserError("--shuffle needs at least two labels, and its pictures can't be exported")
     if args.real_images:
@@ -163,7 +164,7 @@ def texts_of_pictures(folder: Path, pictures: Sequence[Path]) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; --clip_model needs the texts that attentionhand.inference notes there")
     try:
-        texts = {entry["file"]: str(entry["text"]) for entry in map(json.loads, read_lines(path))}
+        texts = {entry["file"]: str(entry["text"]) for entry in map(parsed_json, read_lines(path))}
         return [texts[picture.name] for picture in pictures]
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: damaged, or not about these pictures ({error})") from None
@@ -259,7 +260,11 @@ def export(
         raise UserError(f"no picture's error is at most --threshold {threshold}: nothing to export")
     rows = [indices[number] for number in accepted]
     total = len(labels["joints_2d"])
-    arrays = {name: array[rows] for name, array in labels.items() if array.ndim and len(array) == total}
+    arrays = {
+        name: array[rows] if array.ndim else array  # such as the unit, which is one for all
+        for name, array in labels.items()
+        if not array.ndim or len(array) == total
+    }
     with atomic_folder(target) as folder:
         (folder / "images").mkdir()
         names = [f"{place:08}{pictures[number].suffix}" for place, number in enumerate(accepted)]

@@ -25,12 +25,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/inference.py`
 
-from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, identity_of_weights, model_identity
+from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, identity_of_weights
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_generation_options, add_model_options
-from core.runs.command_line import argument_parser, command_line, finite_float, plain_arguments, positive_int
+from core.runs.command_line import argument_parser, command_line, finite_float, pixels, plain_arguments, positive_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable, fingerprint_if_local, read_lines, write_lines
+from core.runs.files import check_writable, fingerprint_if_local, model_identity, read_lines, write_lines
 from core.runs.processes import counted, from_main_process, is_main_process, progress, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
@@ -93,7 +93,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--tas", action="store_true", help="text attention stage before each step (the released code has it off)")
     add("--tas_verbs", choices=("ending", "nltk"), default="ending", help="how its verbs are found, as in training")
     add("--tas_steps", type=positive_int, default=5, help="its gradient steps before each DDIM step")
-    add("--resolution", type=positive_int, default=512, help="pixels per side")
+    add("--resolution", type=pixels, default=512, help="pixels per side")
     return parser.parse_args(argv)
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -50,6 +50,12 @@ ZOOM, DOT = 2.2, 2.5  # side of an overlay in sides of the hands' box; radius of
 TINT = np.array([0.25, 0.85, 1.0])  # of a mesh over its photo
 ONE_HAND, TWO_HANDS = "a photo of a hand", "a photo of two hands"  # texts until a captioner writes better ones
 UNREADABLE = (NO_PHOTO, BAD_PHOTO, OTHER_SIZE)
+
+
+class Entry(TypedDict):
+    """Of the journal: what `draw` says of a label."""
+
+    source: str
 
 
 @command_line
@@ -155,7 +161,7 @@ def prepare(
             say(f"{options.output_dir}: already finished")
             return
         started = time.monotonic()
-        entries = read_journal(run, ["source"], None)
+        entries = read_journal(run, Entry, None)
         begin_journal(run, entries)
         entries = [compacted(entry) for entry in entries]
         for name in ("mesh", "rgb", "text"):
@@ -179,6 +185,8 @@ def prepare(
         seconds = time.monotonic() - started
         facts = write_data_set(options.output_dir, samples, texts, every)
         summarise(options.output_dir, entries, samples, facts, (len(entries) - done) / seconds)
+        if texts is not None and not every and len(texts) > len(samples) and wanted == len(texts):
+            say(f"texts without a sample: {len(texts) - len(samples)}; the labels ended before them")
         run.finish(**facts, left_out=reasons(entries), hands_left_out=hand_reasons(samples))
         journal_path(run).unlink(missing_ok=True)
 

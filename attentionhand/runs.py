@@ -11,14 +11,30 @@ output/attentionhand/
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, TypedDict
 
-from core.runs.files import fingerprint, fingerprint_if_local
-from core.runs.run import Record, Run, damaged, read_record, refuse_unfinished
+from core.runs.files import fingerprint
+from core.runs.run import Record, Run, check_content, read_record, refuse_unfinished
+from core.runs.schema import natural, positive
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
 STAGE_FILE = "diffusion_pytorch_model.safetensors"
 LOSS_COLUMNS = ("step", "global_loss", "local_loss")
+
+
+class TrainingFacts(TypedDict):
+    """What is taken from the record of a training."""
+
+    steps: Annotated[int, positive]
+
+
+class CheckpointState(TypedDict):
+    """What a checkpoint's state.json holds beside its run's settings."""
+
+    step: Annotated[int, positive]  # how many have been made
+    scaler: dict[str, float] | None  # fp16 only
+    moments: Annotated[int, natural]  # of how many weights the optimizer has them
 
 
 def finished_training(weights: Path) -> Record | None:
@@ -40,10 +56,8 @@ def finished_training(weights: Path) -> Record | None:
 
 def steps_of(folder: Path, record: Record) -> int:
     """How many steps a finished training has made. Raises UserError where its record does not tell."""
-    steps = record.facts.get("steps")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise damaged(folder / TRAINING, f"its steps are {steps!r}")
-    return steps
+    check_content(folder / TRAINING, record.facts, TrainingFacts)
+    return record.facts["steps"]
 
 
 def weights_fingerprint(weights: Path) -> str:
@@ -57,8 +71,3 @@ def weights_fingerprint(weights: Path) -> str:
 def identity_of_weights(paths: Sequence[Path]) -> str | None:
     """The fingerprints of one or several weights; None where there are none."""
     return "".join(map(weights_fingerprint, paths)) or None
-
-
-def model_identity(model: str | None) -> str | None:
-    """The hash of a model on this machine, whatever its path, or the name of a model of the hub."""
-    return fingerprint_if_local(model) or model

@@ -25,7 +25,6 @@ from attentionhand.runs import (
     STAGE_FILE,
     TRAINING,
     finished_training,
-    model_identity,
     steps_of,
     weights_fingerprint,
 )
@@ -36,11 +35,12 @@ from core.runs.command_line import (
     command_line,
     learning_rate,
     natural_int,
+    pixels,
     plain_arguments,
     positive_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import check_outputs, check_writable
+from core.runs.files import check_outputs, check_writable, model_identity
 from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
 from core.runs.run import FINISHED, Run, warn_of_small_disk
 from core.runs.software import software
@@ -76,7 +76,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_dir", type=Path, default=Path("output/attentionhand"), help="run folder")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     add("--resume_path", type=Path, help="weights to fine-tune: a run folder or a released .ckpt")
-    add("--resolution", type=positive_int, default=512, help="pixels per side of both views")
+    add("--resolution", type=pixels, default=512, help="pixels per side of both views")
     add("--learning_rate", type=learning_rate, default=1e-5, help="learning rate of AdamW (weight decay 0.01)")
     add("--train_batch_size", type=positive_int, default=1, help="samples per step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
@@ -271,7 +271,9 @@ def main(argv=None) -> None:
 
         # Texts: their embeddings, on disk.
         texts = [sample.text for sample in samples]
-        file = write_embeddings(pipe, texts, args.output_dir, device)
+        file = write_embeddings(
+            pipe, texts, args.output_dir, device, model=run.settings["pretrained_model_name_or_path"]
+        )
         accelerator.wait_for_everyone()
         embeds, negative_embeds = open_embeddings(file, texts), encode_texts(pipe, [""], device, desc=None)
         if not args.no_tas and accelerator.is_main_process:

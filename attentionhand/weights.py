@@ -1,6 +1,5 @@
 """Weights in and out: a diffusers ControlNet with a UNet beside it, or one file with the released names."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,9 +11,10 @@ from attentionhand.adapter import new_adapter
 from attentionhand.visual_attention import new_stage
 from core.diffusion.single_file import check_convertible, compvis_tensors, unet_name
 from core.diffusion.stable_diffusion import load_stable_diffusion
-from core.diffusion.unpickling import load_pickle
+from core.diffusion.unpickling import load_tensors
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file
+from core.runs.schema import parsed_json
 
 PREFIX = "VAS."  # of the ControlNet's tensors in a released file; other programs write control_model.
 STAGE_ENDS = {
@@ -59,7 +59,7 @@ def load_stage(path: Path, pipe: StableDiffusionPipeline) -> ControlNetModel | T
 def holds_adapter(folder: Path) -> bool:
     """Whether a folder of weights holds the baseline's T2I-Adapter and not a ControlNet."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"] == T2IAdapter.__name__
+        return parsed_json((folder / "config.json").read_bytes())["_class_name"] == T2IAdapter.__name__
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -101,8 +101,7 @@ def read_single_file(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         except Exception as error:
             raise UserError(f"{path}: not a safetensors file ({reason_of(error)})") from None
-    content = load_pickle(path)
-    return content.get("state_dict", content)
+    return load_tensors(path, "state_dict")
 
 
 def stage_tensors(tensors: dict[str, torch.Tensor], stage: ControlNetModel, path: Path) -> dict[str, torch.Tensor]:

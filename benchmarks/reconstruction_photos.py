@@ -76,7 +76,7 @@ def main(argv=None) -> None:
         *("--resolution", "64", "--num_samples", str(args.num_samples), "--seeds", *map(str, args.seeds)),
         *("--generators", "base", "without_tas", "--draw_args", DRAW_ARGS),
         *("--train_args", f"{TRAIN_ARGS} --sd_unlocked --max_train_steps {args.generator_steps}"),
-        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --max_train_steps {args.steps} --num_workers 0"),
+        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --num_workers 0", "--steps", str(args.steps)),
     ]
     say(f"$ python {REPRODUCE.name} {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)

@@ -26,10 +26,20 @@ from captioning.photos import add_place, data_files
 from core.diffusion.pretrained import check_available_model, check_model
 from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable
+from core.runs.files import check_writable, model_identity
 from core.runs.journal import append_journal, begin_journal, finish_lists, list_run, lists_are_finished, read_journal
 from core.runs.processes import counted, num_processes, progress, say
-from hand1000.enrichment import AFTER_A_RETRY, AT_ONCE, BY_THE_RULE, Ask, check_phrase, enrich, problems, report_of
+from hand1000.enrichment import (
+    AFTER_A_RETRY,
+    AT_ONCE,
+    BY_THE_RULE,
+    Ask,
+    EnrichedCaption,
+    check_phrase,
+    enrich,
+    problems,
+    report_of,
+)
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
 
@@ -132,7 +142,7 @@ def write_enriched(
         "lines": len(captions),
         "phrase": phrase,
         "backend": backend,
-        "model": model,
+        "model": model_identity(model) if backend == "transformers" else model,
         "retries": retries,
     }
     run = list_run(files.enriched, settings, what="enrichment")
@@ -140,7 +150,7 @@ def write_enriched(
         if lists_are_finished(run, [files.enriched]):
             say(f"{files.enriched}: already finished, {counted(len(captions), 'caption')}")
             return
-        entries = read_journal(run, ["caption", "enriched", "how"], captions)
+        entries = read_journal(run, EnrichedCaption, captions)
         entries = entries[: len(entries) // batch_size * batch_size]  # whole batches: the same ones after a kill
         ask: Ask | None = None
         if backend == "transformers" and len(entries) < len(captions):

@@ -4,12 +4,12 @@ import argparse
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from core.diffusion.pretrained import check_available_model, check_model
 from core.runs.command_line import argument_parser, folder_name, natural_int, positive_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable, sha256_of_files
+from core.runs.files import check_writable, model_identity, sha256_of_files
 from core.runs.journal import append_journal, begin_journal, finish_lists, list_run, lists_are_finished, read_journal
 from core.runs.photos import list_photos, map_photos, unchanged
 from core.runs.processes import (
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 Captioner = Callable[[Sequence["Image.Image"]], list[str]]  # photos (RGB) to their captions
 Load = Callable[[str, "torch.device"], Captioner]  # a hub id or folder, and a device, to a captioner
 NO_CAPTION = "a photo"  # in place of an empty caption: a list has no empty lines
+
+
+class PhotoCaption(TypedDict):
+    """An entry of the journal."""
+
+    photo: str  # its file name
+    caption: str
 
 
 def captioner_script(docstring: str | None, name: str, default_model: str, load: Load, argv=None) -> None:
@@ -145,7 +152,7 @@ def write_data_captions(
 
 def caption_run(files: GestureFiles, photos: Sequence[Path], model: str, flag: str = "--data_root") -> Run:
     """The run that makes the lists of captions; `flag` chooses another place."""
-    settings = {"model": model, "photos": len(photos), "contents": sha256_of_files(photos)}
+    settings = {"model": model_identity(model), "photos": len(photos), "contents": sha256_of_files(photos)}
     return list_run(files.captions, settings, what="captioning", flag=flag)
 
 
@@ -170,7 +177,7 @@ def caption_photos(
     from accelerate.utils import gather_object
 
     state = start_processes()
-    entries = read_journal(run, ["photo", "caption"], [photo.name for photo in photos])
+    entries = read_journal(run, PhotoCaption, [photo.name for photo in photos])
     state.wait_for_everyone()
     if len(entries) < len(photos):
         entries = entries[: len(entries) // batch_size * batch_size]  # a whole number of batches

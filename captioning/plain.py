@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python capt
 
 from core.runs.command_line import argument_parser, command_line, folder_name
 from core.runs.errors import UserError
-from core.runs.files import check_writable, is_utf8, sha256_of_files
+from core.runs.files import check_writable, sha256_of_files
 from core.runs.journal import finish_lists, list_run, lists_are_finished
 from core.runs.photos import list_photos
 from core.runs.processes import counted, say
@@ -43,7 +43,7 @@ def write_plain_captions(files: GestureFiles, caption: str) -> None:
     Raises:
         UserError: no photos, a caption that is not one line, lists made otherwise.
     """
-    if not caption or caption != one_line(caption) or not is_utf8(caption):
+    if not caption or caption != one_line(caption):
         raise UserError(f"--caption '{caption}': is empty, or has blanks at its ends, double blanks or newlines")
     photos = list_photos(files.photos)
     check_writable(files.root)

@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from core.diffusion.stable_diffusion import model_bytes
+from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import reason_of
 from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
 from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
@@ -28,7 +29,6 @@ from hand1000.schedules import (
 
 WEIGHTS, EMBEDDINGS, OPTIMIZER = "unet/diffusion_pytorch_model.safetensors", "embeddings.safetensors", "optimizer.pt"
 SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # fp16 only
-MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # as Adam and bitsandbytes' 8-bit Adam call them
 
 
 def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, *, keep: int) -> None:
@@ -44,6 +44,7 @@ def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, 
         write_losses(folder / "losses.csv", LOSS_COLUMNS, state.losses)
 
     facts = {"stage": state.stage, "done": state.done, "photos": state.photos, "scaler": state.scaler_state}
+    facts["moments"] = len(state.optimizer_state["state"]) if state.optimizer_state else 0
     run.save_checkpoint(state.photos, write, state=facts, size=checkpoint_bytes(unet, state), keep=keep)
 
 
@@ -73,7 +74,8 @@ def load_checkpoint(
             shape = (embeddings, pipe.tokenizer.model_max_length, pipe.text_encoder.config.hidden_size)
             state.prompt_embeds = checked_embeddings(checkpoint / EMBEDDINGS, shape)
         if state.stage == FINETUNE:
-            state.optimizer_state = checked_optimizer(checkpoint / OPTIMIZER, pipe.unet)
+            weights = pipe.unet.parameters()
+            state.optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, weights, facts["moments"])
         if state.stage != EMBEDDING:
             # Not through diffusers, which fills in random numbers for weights that are not there.
             pipe.unet.load_state_dict(load_file(checkpoint / WEIGHTS))
@@ -119,16 +121,3 @@ def checked_embeddings(path: Path, shape: tuple[int, ...]) -> list[torch.Tensor]
     if embeddings.shape != shape or embeddings.dtype != torch.float32:
         raise ValueError(f"{path.name}: {embeddings.dtype} of shape {tuple(embeddings.shape)}, not {shape}")
     return list(embeddings)
-
-
-def checked_optimizer(path: Path, unet: UNet2DConditionModel) -> dict[str, Any]:
-    """Raises ValueError, or what torch raises, where the file does not hold Adam's moments for every weight."""
-    optimizer_state = torch.load(path, map_location="cpu", weights_only=True)
-    moments = optimizer_state["state"]
-    for number, parameter in enumerate(unet.parameters()):
-        kept = moments[number]
-        kept = kept.get("__bnb_optimizer_quant_state__", kept)  # newer bitsandbytes nests its tensors there
-        shapes = {value.shape for name, value in kept.items() if name in MOMENTS}
-        if shapes != {parameter.shape}:
-            raise ValueError(f"{path.name}: not Adam's moments of this UNet")
-    return optimizer_state

@@ -6,9 +6,9 @@ for again, and in the end repaired by a rule.
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 from core.runs.errors import UserError
-from core.runs.files import is_utf8
 from hand1000.gestures import GESTURE, PHRASES, gesture_mentions
 
 Chat = list[dict[str, str]]  # messages, each with a role and a content
@@ -34,6 +34,14 @@ PREAMBLE = re.compile(
 AT_ONCE, AFTER_A_RETRY, BY_THE_RULE = "right at once", "right after a retry", "by the rule"  # how a caption was made
 MARKS = "\"“”‘’'`*«»<>()[]{}:"  # of quotes, brackets, mark-up and explanations
 AND = "(?:and|while|or|with)"  # what joins a gesture to the rest
+
+
+class EnrichedCaption(TypedDict):
+    """An entry of the journal."""
+
+    caption: str
+    enriched: str
+    how: str  # it was made: AT_ONCE, AFTER_A_RETRY, BY_THE_RULE
 
 
 def enrich(captions: Sequence[str], phrase: str, ask: Ask | None, retries: int) -> list[dict[str, str]]:
@@ -81,8 +89,8 @@ def check_phrase(phrase: str | None, gesture: str) -> str:
     if not phrase:
         known = ", ".join(sorted(PHRASES))
         raise UserError(f"no phrase is known for the gesture '{gesture}'; pass --phrase (known: {known})")
-    if phrase != one_line(phrase) or not is_utf8(phrase):
-        raise UserError(f"--phrase '{phrase}': has blanks at its ends, double blanks, newlines or broken characters")
+    if phrase != one_line(phrase):
+        raise UserError(f"--phrase '{phrase}': has blanks at its ends, double blanks or newlines")
     return phrase
 
 

@@ -452,7 +452,9 @@ def read_scores(path: Path) -> CellScores:
     """
     content = read_json(path, f"{path}: damaged")
     try:
-        return CellScores(int(content["images"]), {metric: Score(*content["scores"][metric]) for metric in METRICS})
+        return CellScores(
+            int(content["images"]), {metric: Score(*map(float, content["scores"][metric])) for metric in METRICS}
+        )
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: damaged (no scores in it); remove it and run the stage evaluate again") from None
 

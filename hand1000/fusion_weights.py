@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from core.diffusion.unpickling import load_pickle
+from core.diffusion.unpickling import load_tensors
 from core.runs.errors import UserError
 from hand1000.gesture_feature import FEATURE_SIZE
 
@@ -75,9 +75,7 @@ def open_weights(path: Path, in_features: int, out_features: int):
             raise UserError(f"{path}: not a safetensors file ({error})") from None
         tensors = [file.get_slice(key) for key in list(file.keys())]
     else:
-        checkpoint = load_pickle(path)
-        state_dict = checkpoint.get("fusion_model_state_dict", checkpoint)
-        tensors = [value for value in state_dict.values() if isinstance(value, torch.Tensor)]
+        tensors = list(load_tensors(path, "fusion_model_state_dict").values())
     tensors.sort(key=lambda tensor: len(_shape(tensor)))
     if [len(_shape(tensor)) for tensor in tensors] != [1, 2]:
         raise UserError(f"{path}: holds no fusion weights (expected one matrix and one vector)")

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from core.runs.errors import UserError
 from core.runs.files import read_paired_lines
 from core.runs.photos import IMAGE_SUFFIXES
-from core.runs.run import Run, damaged
+from core.runs.run import Run, check_content
+
+
+class PicturesFacts(TypedDict):
+    """What is taken from the record of a folder of pictures."""
+
+    prompts: list[tuple[str, str]]  # names and prompts
 
 
 def names_of_prompts(prompts: Sequence[str], num_images: int | None) -> tuple[list[str], list[str]]:
@@ -39,14 +45,9 @@ def with_recorded_prompts(run: Run, names: Sequence[str], prompts: Sequence[str]
     wanted, record = [list(pair) for pair in zip(names, prompts, strict=True)], run.record()
     if record is None:
         return wanted
-    earlier = record.facts.get("prompts")
-    if not isinstance(earlier, list) or not all(is_pair_of_texts(pair) for pair in earlier):
-        raise damaged(run.path, "no prompts in it")
+    check_content(run.path, record.facts, PicturesFacts)
+    earlier = record.facts["prompts"]
     common = min(len(earlier), len(wanted))
     if earlier[:common] != wanted[:common]:
         raise UserError(f"{run.folder}: holds pictures of other file names or prompts; choose another {run.flag}")
     return max(wanted, earlier, key=len)
-
-
-def is_pair_of_texts(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)

@@ -1,13 +1,34 @@
 """A finished run folder of train.py: what its record says of the model, checked."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from core.diffusion.model_path import is_single_file
 from core.runs.errors import UserError
-from core.runs.run import Record, damaged, read_record, refuse_unfinished
+from core.runs.run import check_content, read_record, refuse_unfinished
+from core.runs.schema import a_seed, positive
 
 RECORD, FUSION_FILE = "hand1000.json", "fusion.safetensors"
+
+
+# What is taken from the record
+
+
+class TrainedSettings(TypedDict):
+    resolution: Annotated[int, positive]
+    feature_sha256: str
+
+
+class FusionSeed(TypedDict):
+    seed: Annotated[int, a_seed]
+
+
+class FusionFile(TypedDict):
+    file: Literal["fusion.safetensors"]
+
+
+class TrainedFacts(TypedDict):
+    fusion: FusionSeed | FusionFile
 
 
 class FusionWeights(NamedTuple):
@@ -42,12 +63,11 @@ def read_trained_model(folder: Path) -> TrainedModel | None:
     if record is None:
         return None
     refuse_unfinished(path, record, "training")
-    resolution, feature = record.settings.get("resolution"), record.settings.get("feature_sha256")
-    if type(resolution) is not int or resolution < 1:
-        raise damaged(path, f"resolution is {resolution!r}")
-    if not isinstance(feature, str):
-        raise damaged(path, f"feature_sha256 is {feature!r}")
-    return TrainedModel(record.settings, resolution, feature, _fusion(folder, record))
+    check_content(path, record.settings, TrainedSettings)
+    check_content(path, record.facts, TrainedFacts)
+    settings, fusion = record.settings, record.facts["fusion"]
+    weights = FusionWeights(file=folder / FUSION_FILE) if "file" in fusion else FusionWeights(fusion["seed"])
+    return TrainedModel(settings, settings["resolution"], settings["feature_sha256"], weights)
 
 
 def trained_model(folder: Path) -> TrainedModel:
@@ -75,13 +95,3 @@ def fusion_of_model(ckpt: str, trained: TrainedModel | None) -> FusionWeights:
         raise UserError(f"{ckpt}: no such folder here, and a model of the hub has no fusion, so --mu must be 1")
     hint = " (the run folder that it came from has one)" if is_single_file(ckpt) else ""
     raise UserError(f"{ckpt}: a model without fusion{hint}, so --mu must be 1")
-
-
-def _fusion(folder: Path, record: Record) -> FusionWeights:
-    fusion = record.facts.get("fusion")
-    if fusion == {"file": FUSION_FILE}:
-        return FusionWeights(file=folder / FUSION_FILE)
-    seed = fusion.get("seed") if isinstance(fusion, dict) else None
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise damaged(folder / RECORD, f"fusion is {fusion!r}")
-    return FusionWeights(seed)

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core.runs.command_line import argument_parser, command_line, natural_int, plain_arguments, positive_int, seed_int
+from core.runs.command_line import (
+    argument_parser,
+    command_line,
+    natural_int,
+    pixels,
+    plain_arguments,
+    positive_int,
+    seed_int,
+)
 from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable, write_lines
 from core.runs.processes import counted, cpu_count, progress, say, worker_pool
@@ -40,7 +48,7 @@ def main(argv=None) -> None:
     parser.add_argument("--layout", choices=["hand1000", "attentionhand"], default="hand1000", help="which files")
     parser.add_argument("--num", type=positive_int, default=100, help="pictures of each gesture")
     parser.add_argument("--num_test", type=natural_int, default=0, help="further ones to test on (hand1000)")
-    parser.add_argument("--size", type=positive_int, default=64, help="pixels per side")
+    parser.add_argument("--size", type=pixels, default=64, help="pixels per side")
     parser.add_argument("--handedness", choices=["both", "Right", "Left"], default="both", help="which hands to draw")
     parser.add_argument("--seed", type=seed_int, default=0, help="another seed, other hands")
     parser.add_argument("--num_workers", type=positive_int, help="processes to use (default: one per core)")

@@ -177,6 +177,16 @@ def test_no_validation_picture_is_lost(finished, attention_samples, attention_mo
     assert same_run(run, finished)
 
 
+def test_less_memory_and_rarer_looks_at_the_losses_change_nothing(
+    finished, attention_samples, attention_model, tmp_path
+):
+    """Activations computed again, also of the UNet that the text attention stage shares."""
+    run = tmp_path / "run"
+    more = ("--gradient_checkpointing", "--logging_steps", 3, "--checkpointing_steps", 3)
+    train.main(train_args(attention_samples, attention_model, run, *more))
+    assert same_run(run, finished)
+
+
 def test_a_full_disk_costs_no_run(finished, attention_samples, attention_model, tmp_path, monkeypatch, capsys):
     """Neither the checkpoints nor the validation pictures can be written; the training ends with the same weights."""
     run = tmp_path / "run"
@@ -263,7 +273,7 @@ def test_the_scaler_of_fp16_comes_back(attention_pipe, tmp_path):
     (checkpoint,) = run.checkpoints()
     assert checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other) == (1, [["0", "1.5", ""]])
     assert other.state_dict() == scaler.state_dict()
-    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null}')
+    (checkpoint / "state.json").write_text('{"settings": {}, "step": 1, "scaler": null, "moments": 0}')
     with pytest.raises(UserError, match="damaged checkpoint"):
         checkpoints.load_checkpoint(run, checkpoint, **parts, scaler=other)
 
@@ -337,7 +347,7 @@ def test_pictures(finished, attention_samples, attention_model, tmp_path, capsys
     assert "holds 'result_000_0.png' but no inference.json" in error_of(inference.main, foreign, capsys)
     (moved / "attentionhand.json").write_text("{}")
     broken = inference_args(moved, attention_samples, attention_model, tmp_path / "c")
-    assert "attentionhand.json: damaged (no status or no settings in it)" in error_of(inference.main, broken, capsys)
+    assert "attentionhand.json: damaged (it has no settings)" in error_of(inference.main, broken, capsys)
     assert not (tmp_path / "c").exists()
 
 

@@ -63,7 +63,8 @@ def test_enrich_by_rule_script(tmp_path, capsys):
 class Server:
     """An OpenAI-compatible server on loopback; `behave(caption, attempt, messages)` gives what it does.
 
-    A string is the answer; an int that HTTP status; "DROP" hangs up; "HTML" is a web page; a float waits so long first.
+    A string is the answer; an int that HTTP status; "DROP" hangs up; "HTML" is a web page; a float waits so long first;
+    "DRIP" sends a byte now and then, "HEADER" a header that never ends.
     """
 
     def __init__(self, behave):
@@ -86,6 +87,9 @@ class Server:
                 if does == "DROP":
                     self.connection.close()
                     return
+                if does in ("DRIP", "HEADER"):
+                    self.drip(does == "HEADER")
+                    return
                 status = does if isinstance(does, int) else 200
                 page = does if isinstance(does, str) and does != "HTML" else None
                 content = {"choices": [{"index": 0, "message": {"role": "assistant", "content": page}}]}
@@ -94,6 +98,17 @@ class Server:
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            def drip(self, in_header: bool) -> None:
+                self.send_response(200)
+                if not in_header:
+                    self.send_header("Content-Length", "1000000")
+                    self.end_headers()
+                for number in range(200):
+                    self.flush_headers()
+                    self.wfile.write(f"X-{number}: a\r\n".encode() if in_header else b" ")
+                    self.wfile.flush()
+                    time.sleep(0.05)
 
             def log_message(self, *_):
                 pass
@@ -163,6 +178,8 @@ def test_enrich_through_a_server_that_fails_in_every_way(tmp_path, capsys, monke
         ("HTML", "does not answer like an OpenAI server"),
         (404, "refuses the request"),
         (1.5, "no answer after 5 attempts"),
+        ("DRIP", "no answer after 5 attempts (no whole answer in 1 seconds)"),
+        ("HEADER", "no answer after 5 attempts (no whole answer in 1 seconds)"),
     ],
 )
 def test_server_errors_keep_what_is_done(does, words, tmp_path, capsys, monkeypatch):
@@ -188,6 +205,28 @@ def test_server_errors_keep_what_is_done(does, words, tmp_path, capsys, monkeypa
     for path in tmp_path.glob("call_BLIP2_modified*"):
         path.unlink()
     assert "no answer after 5 attempts" in error_of(enrich.main, arguments, capsys)  # nobody listens any more
+
+
+def test_long_answers_and_captions_cost_no_minutes(tmp_path, monkeypatch):
+    """Ten megabytes of a server, and captions that a grammar may read in many ways."""
+    captions = ["a man", f"a man {'one ' * 300}hand", f"{'raised open ' * 150}", "peace sign " * 200]
+    write_captions(tmp_path, [caption.strip() for caption in captions])
+    started = time.monotonic()
+    with Server(lambda *_: "one " * 2_500_000) as server:
+        enrich.main(openai_arguments(tmp_path, server, "--retries", 0))
+    assert time.monotonic() - started < 20
+    assert enriched_lines(tmp_path)[0] == f"a man {PHRASE}"
+
+
+def test_the_key_is_in_no_message(tmp_path, capsys, monkeypatch):
+    write_captions(tmp_path, ["a man"])
+    monkeypatch.setenv("OPENAI_API_KEY", "very-secret\n")
+    with Server(lambda *_: 404) as server:
+        message = error_of(enrich.main, openai_arguments(tmp_path, server), capsys)
+        assert message.startswith("OPENAI_API_KEY: holds a newline") and not server.requests
+        monkeypatch.setenv("OPENAI_API_KEY", "127.0.0.1")  # which the client's own message holds
+        message = error_of(enrich.main, openai_arguments(tmp_path, server), capsys)
+    assert "refuses the request" in message and "//the key:" in message
 
 
 def test_enrich_with_a_chat_model(tmp_path, capsys, monkeypatch, one_thread):

@@ -107,7 +107,7 @@ def test_an_unfinished_run_is_refused(data_root, capsys):
         ({"fusion": {"seed": True}}, "fusion is {'seed': True}"),
         ({"fusion": {"file": "/etc/passwd"}}, "fusion is {'file': '/etc/passwd'}"),
         ({"fusion": None}, "fusion is None"),
-        ({"settings": {"resolution": 10**9 + 0.5}}, "resolution is 1000000000.5"),
+        ({"settings": {"resolution": 10**9 + 0.5, "feature_sha256": "abc"}}, "resolution is 1000000000.5"),
         ({"settings": {"resolution": 64, "feature_sha256": 3}}, "feature_sha256 is 3"),
     ],
 )
@@ -122,10 +122,10 @@ def test_a_damaged_record_of_the_pictures_is_refused(data_root, run_folder, caps
     image_generation.main(arguments)
     path = data_root / "out" / "generation.json"
     record = json.loads(path.read_text())
-    for prompts in (None, 3, [3], [["photo0.png"]], [["photo0.png", 3]]):
+    for prompts in (None, 3, 7.5, "text", {"a": "b"}):
         path.write_text(json.dumps({**record, "prompts": prompts}))
         message = error_of(image_generation.main, arguments, capsys)
-        assert "generation.json: damaged (no prompts in it); remove it or choose another folder" in message
+        assert f"generation.json: damaged (prompts is {prompts!r}); remove it or choose another folder" in message
 
 
 def test_two_processes_do_not_mix_their_pictures(data_root, run_folder, capsys, monkeypatch):

@@ -359,6 +359,17 @@ def test_own_joints_without_a_camera_lie_where_their_2d_joints_say(tmp_path):
     assert overlap(sample["mesh"][..., 1] > 70, silhouette(hands, far)) > 0.95
 
 
+def test_own_joints_of_unknown_place_are_left_out(tmp_path, capsys):
+    """Without a camera, and with 2D joints that are missing or all the same."""
+    hand = true_hand("palm", "Right", (0, 0.03, 0.4))
+    joints, flat = np.stack([hand.joints] * 4), np.stack([CAMERA.project(hand.joints)] * 4)
+    flat[1], flat[2] = np.nan, 50
+    arrays = {"joints_3d": joints, "joints_2d": flat, "size": (WIDTH, HEIGHT), "axes": "opencv"}
+    run("joints", write_joints(tmp_path / "joints.npz", **arrays), tmp_path / "out")
+    assert "left out: 2 for joints that are not finite" in capsys.readouterr().out
+    assert drawn(tmp_path / "out")[1]["source"] == "00000003"
+
+
 def test_own_joints_without_anything_fill_the_picture(tmp_path):
     joints = np.stack([true_hand("palm", "Right", (0, 0, 0)).joints @ FROM_OPENGL] * 2)
     np.save(tmp_path / "joints.npy", joints)

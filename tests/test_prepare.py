@@ -124,12 +124,15 @@ def test_crop_and_size(root, whole, tmp_path):
         assert (start <= low).all() and (end >= high - 1).all()
 
 
-def test_new_texts(root, tmp_path):
+def test_new_texts(root, tmp_path, capsys):
     (tmp_path / "scenes.txt").write_text("a hand on a table\na hand in the snow\na hand at the beach\n")
     run(root, tmp_path / "each", "--texts", tmp_path / "scenes.txt")
     samples = read_modalities(tmp_path / "each" / "modalities.json", with_rgb=False)
     assert [sample.text for sample in samples] == ["a hand on a table", "a hand in the snow", "a hand at the beach"]
     assert not (tmp_path / "each" / "rgb").exists()  # the photos do not show these scenes
+    (tmp_path / "many.txt").write_text("a hand\n" * (COUNT + 2))
+    run(root, tmp_path / "many", "--texts", tmp_path / "many.txt")
+    assert "texts without a sample: 2" in capsys.readouterr().out
     run(root, tmp_path / "every", "--texts", tmp_path / "scenes.txt", "--every", "--num", "4")
     samples = read_modalities(tmp_path / "every" / "modalities.json", with_rgb=False)
     assert len(samples) == 12 and len({sample.mesh for sample in samples}) == 4

@@ -222,7 +222,7 @@ DAMAGES = {  # the checkpoint, what is done to it, what is said of it
     "no weights in Stage III": ("staged", 6, lose("unet"), "diffusion_pytorch_model.safetensors"),
     "no optimizer": ("staged", 6, lose("optimizer.pt"), "optimizer.pt"),
     "cut optimizer": ("staged", 6, cut("optimizer.pt"), ""),
-    "a moment less": ("staged", 6, optimizer(lambda moments: moments.pop(3)), "3"),
+    "a moment less": ("staged", 6, optimizer(lambda moments: moments.pop(3)), "Adam's moments of"),
     "another shape": ("staged", 6, optimizer(lambda m: m[3].update(exp_avg=torch.zeros(2))), "not Adam's moments"),
     "no embeddings": ("staged", 2, lose("embeddings.safetensors"), "embeddings.safetensors"),
     "an embedding less": (

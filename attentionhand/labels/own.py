@@ -200,9 +200,14 @@ def placed(
 
 
 def fitted(joints: np.ndarray, places: np.ndarray, camera: Camera) -> np.ndarray:
-    """Joints (N, 3) at the distance at which they project to `places` (N, 2) best; sideways they are only moved."""
+    """Joints (N, 3) at the distance at which they project to `places` (N, 2) best; sideways they are only moved.
+
+    NaN where too few places are known to say.
+    """
     known = np.isfinite(joints).all(axis=1) & np.isfinite(places).all(axis=1)
     flat, target = joints[known, :2], places[known]
+    if known.sum() < 2 or not np.ptp(flat, axis=0).any() or not np.ptp(target, axis=0).any():
+        return np.full(joints.shape, np.nan)
     centred = flat - flat.mean(axis=0)
     scale = (centred * (target - target.mean(axis=0))).sum() / (centred**2).sum()  # pixels a unit: least squares
     if not scale > 0:

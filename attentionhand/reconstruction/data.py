@@ -9,7 +9,6 @@ Inside, hands are always (N, 2, 21, ...), right hand first; axes are OpenCV's (x
 are millimetres or palm lengths.
 """
 
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from attentionhand.reconstruction.network import LEFT, RIGHT
 from core.runs.errors import UserError, reason_of
 from core.runs.files import leaves_folder, read_lines, sha256_of_files
 from core.runs.photos import load_photo, unreadable_photos
+from core.runs.schema import parsed_json
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
 MM, PALMS = "mm", "palm lengths"
@@ -73,12 +73,24 @@ def read_hands(folder: Path) -> HandSet:
         if name not in content:
             raise UserError(f"{path}: has no {lacks} ({name}), which reconstruction is trained and tested on")
     count = len(photos)
+    for name in ("joints_2d", "joints_3d", "handedness"):
+        if not count or content[name].shape[:1] != (count,):
+            shape = content[name].shape
+            raise UserError(f"{path}: {name} {shape} for {count} lines of modalities.json; the counts must agree")
+    for name in ("joints_2d", "joints_3d"):
+        if content[name].dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} holds {content[name].dtype}, not numbers")
+    if "size" in content and content["size"].shape != (count, 2):
+        raise UserError(f"{path}: size has the shape {content['size'].shape}, not ({count}, 2)")
     handedness = content["handedness"].reshape(len(content["handedness"]), -1)  # (N, hands)
     joints_2d = both_hands(path, "joints_2d", content["joints_2d"], handedness, count)
     joints_3d = both_hands(path, "joints_3d", content["joints_3d"], handedness, count)
     without = np.flatnonzero(np.isnan(joints_3d[:, :, WRIST]).any(axis=-1).all(axis=1))
     if len(without):
         raise UserError(f"{path}: row {without[0] + 1} has no hand with a 3D wrist; leave such pictures out")
+    unseen = np.flatnonzero(np.isnan(joints_2d).any(axis=-1).all(axis=(1, 2)))
+    if len(unseen):
+        raise UserError(f"{path}: row {unseen[0] + 1} has no joint in the picture (joints_2d); leave such pictures out")
     unit, factor = unit_of(path, joints_3d)
     joints_3d = factor * to_opencv_axes(path, joints_2d, joints_3d)
     group = next((content[name] for name in GROUP_NAMES if name in content), np.full(count, ""))
@@ -102,7 +114,7 @@ def paths_of(folder: Path, key: str) -> list[Path]:
     path, files = folder / "modalities.json", []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            name = json.loads(line)[key]
+            name = parsed_json(line)[key]
         except (ValueError, TypeError, KeyError):
             raise UserError(f'{path}: line {number}: not a JSON object with "{key}", a file\'s path') from None
         if not isinstance(name, str) or leaves_folder(name):

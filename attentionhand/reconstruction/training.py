@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from attentionhand.reconstruction.data import SCALE, Target
 from attentionhand.reconstruction.network import HandNetwork, Hands
+from attentionhand.runs import CheckpointState
+from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import UserError, reason_of
 from core.runs.files import fingerprint
 from core.runs.run import Run, damaged, damaged_checkpoint, read_losses, read_record, refuse_unfinished, write_losses
+from core.runs.schema import misfit
 
 RECORD, WEIGHTS = "reconstruction.json", "model.safetensors"
 LOSS_COLUMNS = ("step", "joint_loss", "wrist_loss", "presence_loss")
@@ -75,11 +78,13 @@ def save_checkpoint(
         scaler: of fp16, or None.
     """
 
+    optimizer_state = optimizer.state_dict()
+
     def write(folder: Path) -> None:
         save_weights(folder, network, losses)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(optimizer_state, folder / "optimizer.pt")
 
-    state = {"step": step, "scaler": scaler.state_dict() if scaler else None}
+    state = {"step": step, "scaler": scaler.state_dict() if scaler else None, "moments": len(optimizer_state["state"])}
     size = 3 * sum(tensor.nbytes for tensor in network.state_dict().values())  # the optimizer keeps two for each weight
     run.save_checkpoint(step, write, state=state, size=size, keep=keep)
 
@@ -92,11 +97,14 @@ def load_checkpoint(run: Run, checkpoint: Path, network: HandNetwork, optimizer,
     """
     state = run.state_of(checkpoint)
     try:
-        step, losses = int(state["step"]), list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
+        if problem := misfit(state, CheckpointState):
+            raise ValueError(problem)
+        step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
         if step != len(losses):
             raise ValueError(f"step {step}, but {len(losses)} losses")
         network.load_state_dict(load_file(checkpoint / WEIGHTS))
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters, state["moments"]))
         if scaler:
             scaler.load_state_dict(state["scaler"])
     except UserError:

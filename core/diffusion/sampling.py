@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 
+from core.runs.errors import UserError
 from core.runs.files import atomic_file
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (latents, timestep) -> the noise predicted in them
@@ -44,6 +45,9 @@ def ddim(
         denoise: gives the predicted noise (B, C, h, w), guidance included, of latents at a timestep (0-dim tensor).
         before_step: moves the latents before each step, such as the text attention stage.
         after_step: called after each step, such as a progress bar's update.
+
+    Raises:
+        UserError: the latents became NaN or infinite.
     """
     scheduler.set_timesteps(num_inference_steps)
     for timestep in scheduler.timesteps.to(latents.device):
@@ -51,6 +55,8 @@ def ddim(
             latents = before_step(latents, timestep)
         latents = scheduler.step(denoise(latents, timestep), timestep, latents).prev_sample
         after_step()
+    if not latents.isfinite().all():
+        raise UserError("the pictures became NaN; lower --guidance_scale, or use bf16 instead of fp16")
     return latents
 
 

@@ -1,6 +1,7 @@
 """Loading Stable Diffusion from the hub, a folder or a single file."""
 
 from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -11,10 +12,28 @@ from core.diffusion.hub import hub_answers, missing_model
 from core.diffusion.model_path import is_single_file
 from core.diffusion.unpickling import inert_globals, load_pickle
 from core.runs.errors import UserError, reason_of
+from core.runs.schema import misfit
+
+TIMESTEPS = 1000  # of the noise that a model was trained to predict
 
 for library_logging in (diffusers_logging, transformers_logging):
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
+
+
+class PipelineIndex(TypedDict):
+    """The parts of a Stable Diffusion in its model_index.json: classes that no model brings along itself."""
+
+    _class_name: str
+    vae: tuple[Literal["diffusers"], Literal["AutoencoderKL"]]
+    text_encoder: tuple[Literal["transformers"], Literal["CLIPTextModel"]]
+    tokenizer: tuple[Literal["transformers"], Literal["CLIPTokenizer", "CLIPTokenizerFast"]]
+    unet: tuple[Literal["diffusers"], Literal["UNet2DConditionModel"]]
+    scheduler: tuple[Literal["diffusers"], str]
+
+
+class FurtherParts(TypedDict, total=False):
+    image_encoder: tuple[None, None]
 
 
 def load_stable_diffusion(
@@ -35,13 +54,17 @@ def load_stable_diffusion(
         revision, variant: of a hub id, as in diffusers.
 
     Raises:
-        UserError: nothing loadable there, the hub cannot be reached, or the model does not predict noise (epsilon).
+        UserError: nothing loadable there, the hub cannot be reached, the model has parts of another kind or of its
+            own, or does not predict the noise (epsilon) of 1,000 timesteps.
     """
     configs = config if is_single_file(path) else path  # what the hub may be asked for
     local = (configs is not None and Path(configs).is_dir()) or not hub_answers()
     options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     options["local_files_only"] = local
     try:
+        if configs is not None:
+            index = StableDiffusionPipeline.load_config(configs, revision=revision, local_files_only=local)
+            check_index(configs, index)
         if is_single_file(path):
             pipe = _load_single_file(Path(path), original_config=original_config, config=config, **options)
         else:
@@ -62,7 +85,25 @@ def load_stable_diffusion(
         raise UserError(
             f"{path}: predicts {pipe.scheduler.config.prediction_type}; a model that predicts noise is needed"
         )
+    if pipe.tokenizer.model_max_length > pipe.text_encoder.config.max_position_embeddings:
+        raise UserError(f"{path}: has no tokenizer that fits its text encoder")
+    if pipe.scheduler.config.num_train_timesteps != TIMESTEPS:
+        steps = pipe.scheduler.config.num_train_timesteps
+        raise UserError(f"{path}: was trained on {steps} timesteps; a model of {TIMESTEPS} is needed")
     return pipe
+
+
+def check_index(path: str, index: dict[str, Any]) -> None:
+    """Refuse parts that are not those of Stable Diffusion, such as code that comes with the model.
+
+    Raises:
+        UserError
+    """
+    if problem := misfit(index, PipelineIndex) or misfit(index, FurtherParts):
+        raise UserError(
+            f"{path}: can't load Stable Diffusion from there (model_index.json: {problem}); code that comes with a "
+            "model is never run"
+        )
 
 
 def _load_single_file(path: Path, *, original_config: str | None, config: str | None, **options):

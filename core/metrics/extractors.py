@@ -1,6 +1,8 @@
 """Feature extractors: the Inception v3 of each protocol, or a TorchScript module of the user's own."""
 
+import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ INCEPTION_URLS = {
 }
 INCEPTION_NAMES = {"released": "torchvision Inception v3", "standard": "TensorFlow Inception v3 of 2015"}
 TORCHSCRIPT = "TorchScript"
+FILE_OPERATIONS = re.compile(rb"\b(?:save|from_file)\s*\(")  # of TorchScript: all that reach beyond its tensors
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Extractor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 3, H, W) -> float (N, D)
 
@@ -122,12 +125,17 @@ def load_torchscript(path: Path, device: torch.device) -> Extractor:
     """An extractor of the user's own.
 
     Raises:
-        UserError: not a TorchScript module; and, when it is called, one that fails or whose result is not (N, D).
+        UserError: not a TorchScript module, or one that works on files; and, when it is called, one that fails or
+            whose result is not (N, D).
     """
     try:
+        if has_file_operations(path):  # looked at before, because parts of a module run when it is loaded
+            raise UserError(f"{path}: this module reads or writes files by itself; an extractor may only compute")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # deprecated, but it opens without its class
             module = torch.jit.load(str(path), map_location=device).eval()
+    except UserError:
+        raise
     except Exception:  # RuntimeError, ValueError, UnpicklingError, ...
         raise UserError(f"{path}: not a TorchScript module; torch.jit.script(module).save(FILE) writes one") from None
 
@@ -146,3 +154,10 @@ def load_torchscript(path: Path, device: torch.device) -> Extractor:
         return features
 
     return extractor
+
+
+def has_file_operations(path: Path) -> bool:
+    """Whether the code in a TorchScript file reads or writes files; it is kept there as text."""
+    with zipfile.ZipFile(path) as archive:
+        code = [archive.read(name) for name in archive.namelist() if name.endswith(".py")]
+    return any(FILE_OPERATIONS.search(text) for text in code)

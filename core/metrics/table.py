@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from core.metrics.scores import DIRECTIONS, NO_SCORE, Score
-from core.runs.files import atomic_file
+from core.runs.files import atomic_file, spreadsheet_text
 
 SHARES = ("hand found", "gesture accuracy", "PCK@0.1", "PCK@0.2")  # metrics that are shown in percent
 NOTHING = "–"
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 BETTER, WORSE = "better", "worse"
 MARKS_NOTE = "Bold: better than the base model, italic: worse, and the two 95 % intervals do not overlap."
 
@@ -131,5 +130,4 @@ def write_csv(path: Path, labels: Sequence[str], rows: Sequence[TableRow]) -> No
         for row in rows:
             for metric, score in row.scores.items():
                 mark = row.marks.get(metric, "")
-                labels_of_row = [f"'{label}" if label.startswith(FORMULA) else label for label in row.labels]
-                writer.writerow([*labels_of_row, metric, *score, mark == BETTER, mark == WORSE])
+                writer.writerow([*map(spreadsheet_text, row.labels), metric, *score, mark == BETTER, mark == WORSE])

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.runs.errors import UserError, reason_of
+from core.runs.files import is_utf8
 from core.runs.processes import leave_process_group
 
 # The first process of a machine names a mistake that all of them meet: the launcher ends the others when it exits, and
 # would end it if they were faster. A process that is alone with its error names it after this time.
 SECONDS_FOR_THE_FIRST = 10
 MOST_DDIM_STEPS = 999  # the released timesteps start at 1, so that a thousandth step would lie beyond the last, 999
+MOST_PIXELS = 8192  # a side: more than any Stable Diffusion draws, and little enough for every memory
+LARGEST_RATE = 1e30  # a learning rate is kept in float32, which ends at 3e38
+MEMORY = {  # errors of libraries that are not imported here, by their names, and what they mean
+    "OutOfMemoryError": "the GPU's memory is full",
+    "BrokenProcessPool": "a worker process was killed, perhaps for want of memory; try a smaller --num_workers",
+}
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:
@@ -24,6 +31,9 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 gets what it can show
+                stream.reconfigure(errors="backslashreplace")
         try:
             main(argv)
             leave_process_group()
@@ -36,18 +46,25 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
             end_with(message)
         except KeyboardInterrupt:
             sys.exit(130)
+        except MemoryError as error:
+            end_with(f"there is not enough memory ({reason_of(error)})")
         except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
+            if type(error).__name__ not in MEMORY:
                 raise
-            end_with(f"the GPU's memory is full ({reason_of(error)})")
+            end_with(f"{MEMORY[type(error).__name__]} ({reason_of(error)})")
 
     return wrapped
 
 
 def end_with(message: str) -> NoReturn:
-    """Print the mistake on one line and end with exit status 2."""
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr, flush=True)
+    """Print the mistake on one line, whatever names of files are in it, and end with exit status 2."""
+    print(f"{Path(sys.argv[0]).name}: error: {printable(message)}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """The text on one line: newlines and the like, which names of files may hold, as \\n."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -65,15 +82,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A mistake gets one line, without the usage before it."""
+    """A mistake gets one line, without the usage before it; arguments that no file could hold are one."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        for argument in sys.argv[1:] if args is None else args:
+            if not is_utf8(argument):
+                self.error(f"argument {argument!r}: is not UTF-8")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help is the manual)\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)} (--help is the manual)\n")
 
 
 def argument_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser whose manual is the script's own docstring (it ends with an example)."""
-    return OneLineParser(description=docstring, formatter_class=HelpFormatter)
+    # No abbreviations: --see would slip past those who look for --seed.
+    return OneLineParser(description=docstring, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
 def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[str] = ()) -> dict[str, Any]:
@@ -107,9 +131,9 @@ def fraction(text: str) -> float:
 
 
 def learning_rate(text: str) -> float:
-    """argparse type: a finite number from 0."""
+    """argparse type: a number from 0 that float32 can hold."""
     value = float(text)
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= LARGEST_RATE:
         raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
     return value
 
@@ -119,6 +143,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def pixels(text: str) -> int:
+    """argparse type: pixels a side, from 1 to what memory can hold."""
+    value = positive_int(text)
+    if value > MOST_PIXELS:
+        raise argparse.ArgumentTypeError(f"{text} pixels a side are more than {MOST_PIXELS}")
     return value
 
 

@@ -1,6 +1,7 @@
 """List files with one entry a line, safe writing, locks, and fingerprints: the file conventions between the stages."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -17,6 +18,9 @@ from core.runs.errors import UserError
 from core.runs.processes import is_main_process
 
 LEFTOVERS = ".*.unfinished"  # temporary files and folders that a killed process left
+LONGEST_NAME = 255  # bytes, of a file
+CHUNK = 2**20  # bytes read at a time
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 
 # List files: one entry a line
 
@@ -45,7 +49,7 @@ def read_paired_lines(names_file: Path, texts_file: Path) -> tuple[list[str], li
     """File names and their texts, line by line from two files.
 
     Raises:
-        UserError: the counts differ, or a name is listed twice or leaves its folder.
+        UserError: the counts differ, or a name is none of a file in its folder, or listed twice.
     """
     names, texts = read_lines(names_file), read_lines(texts_file)
     if len(names) != len(texts):
@@ -55,15 +59,25 @@ def read_paired_lines(names_file: Path, texts_file: Path) -> tuple[list[str], li
         if leaves_folder(name):
             raise UserError(f"{names_file}: line {number}: '{name}' leaves its folder; give a plain file name")
         path = PurePosixPath(name)  # "a.png" and "./a.png" are the same file
+        if not name.isprintable() or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+            raise UserError(f"{names_file}: line {number}: no file can have the name {name[:LONGEST_NAME]!r}")
         if path in seen:
             raise UserError(f"{names_file}: line {number}: '{name}' is already on line {seen[path]}")
         seen[path] = number
+    for path, number in seen.items():
+        if folder := next((parent for parent in path.parents if parent in seen), None):
+            raise UserError(f"{names_file}: line {number}: '{path}' needs a folder of the name on line {seen[folder]}")
     return names, texts
 
 
 def is_utf8(text: str) -> bool:
     """Whether a text can be written to a list file; file names and arguments may hold bytes that can't."""
     return text == text.encode("utf-8", "replace").decode()
+
+
+def is_list_entry(name: str) -> bool:
+    """Whether a file's name can stand on a line of a list and be read again."""
+    return is_utf8(name) and name == name.strip() and "\n" not in name
 
 
 def leaves_folder(name: str) -> bool:
@@ -144,6 +158,11 @@ def write_text(path: Path, text: str) -> None:
 def write_lines(path: Path, lines: Sequence[str]) -> None:
     """Write a list file atomically, one entry a line."""
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def spreadsheet_text(text: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -243,18 +262,30 @@ def sha256_of_files(paths: Sequence[Path]) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """A quick SHA-256 of a large file, or of all files in a folder: names, sizes, first and last megabyte of each."""
+    """A SHA-256 of a file, or of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for file_path in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        size = file_path.stat().st_size
-        digest.update(f"{file_path.relative_to(path)}\0{size}\n".encode())
-        with open(file_path, "rb") as file:
-            digest.update(file.read(2**20))
-            file.seek(max(0, size - 2**20))
-            digest.update(file.read())
+        facts = file_path.stat()
+        name = os.fsencode(file_path.relative_to(path))
+        digest.update(name + b"\0" + _sha256(file_path, facts.st_size, facts.st_mtime_ns) + b"\n")
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=2**16)
+def _sha256(path: Path, size: int, changed: int) -> bytes:
+    """Of a file of this size that was last changed then: a model of several gigabytes is read once a process."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def fingerprint_if_local(path: str | Path | None) -> str | None:
     """None for a model of the hub, whose name must do, and for no path at all."""
     return fingerprint(Path(path)) if path and Path(path).exists() else None
+
+
+def model_identity(model: str | None) -> str | None:
+    """The hash of a model on this machine, whatever its path, or the name of a model of the hub."""
+    return fingerprint_if_local(model) or model

@@ -14,6 +14,7 @@ from typing import Any
 from core.runs.errors import UserError, reason_of
 from core.runs.files import write_lines, write_text
 from core.runs.run import Run
+from core.runs.schema import misfit, parsed_json
 
 
 def list_run(output: Path, settings: dict[str, Any], *, what: str, flag: str = "--data_root") -> Run:
@@ -43,11 +44,11 @@ def lists_are_finished(run: Run, lists: Sequence[Path]) -> bool:
     return True
 
 
-def read_journal(run: Run, fields: Sequence[str], values: Sequence[str] | None) -> list[dict[str, Any]]:
+def read_journal(run: Run, entry: type, values: Sequence[str] | None) -> list[dict[str, Any]]:
     """The entries of an unfinished run, without a last line that a kill has cut off.
 
     Args:
-        fields: the texts that each entry holds, by their names.
+        entry: the TypedDict that each entry is.
         values: what each entry is about: entry n holds `values[n]` in the first of its fields (None: not checked).
 
     Raises:
@@ -58,13 +59,14 @@ def read_journal(run: Run, fields: Sequence[str], values: Sequence[str] | None) 
         return []
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is cut off
-        entries = [dict(json.loads(line)) for line in lines]
-        if not all(isinstance(entry[field], str) for entry in entries for field in fields):
-            raise ValueError("an entry holds something else than texts")
-        found = [entry[fields[0]] for entry in entries]
+        entries = [parsed_json(line) for line in lines]
+        if problem := misfit(entries, list[entry]):  # type: ignore[valid-type]
+            raise ValueError(problem)
+        about = next(iter(entry.__annotations__))
+        found = [one[about] for one in entries]
         if values is not None and found != list(values[: len(entries)]):
             raise ValueError("its entries are not in order")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({reason_of(error)}); delete it to start over") from None
     return entries
 

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from core.runs.errors import UserError
-from core.runs.files import is_utf8
+from core.runs.files import is_list_entry
 from core.runs.processes import cpu_count, progress, worker_pool
 
 Result = TypeVar("Result")
 PHOTOS_A_TASK, TASKS_AHEAD = 2, 2  # of a worker process: enough to keep it busy, little enough for large photos
+LONGEST_STRIP = 64  # times as long as wide: resized to 512 pixels it would take all memory
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ORIENTATION = 0x0112  # EXIF: how to turn the stored picture to see it upright; 1 is as it is
 UPRIGHT = {
@@ -32,7 +33,7 @@ def list_photos(folder: Path) -> list[Path]:
     """All photos directly in `folder` (jpg, jpeg, png, webp in any case), sorted by name.
 
     Raises:
-        UserError: the folder is missing or holds no photo.
+        UserError: the folder is missing or holds no photo, or one whose name a list cannot hold.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the photos should be there")
@@ -40,8 +41,10 @@ def list_photos(folder: Path) -> list[Path]:
     if not photos:
         raise UserError(f"{folder}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
     for photo in photos:
-        if not is_utf8(photo.name):
-            raise UserError(f"{folder}: the file name {photo.name!r} is not UTF-8; rename it")
+        if not is_list_entry(photo.name):
+            reason = "is not UTF-8, or has a newline or a blank at an end"
+            raise UserError(f"{folder}: the file name {photo.name!r} {reason}; rename it")
+        check_is_file(photo)
     return sorted(photos, key=lambda path: path.name)
 
 
@@ -49,10 +52,13 @@ def load_photo(path: Path) -> Image.Image:
     """The photo as an upright RGB image: EXIF orientation applied, grey and transparent images converted.
 
     Raises:
-        UserError: the file is missing, is not an image, or is truncated.
+        UserError: the file is missing, is not an image, is truncated, or a strip that no square can be cut from.
     """
+    check_is_file(path)
     try:
         with Image.open(path) as image:
+            if max(image.size) > LONGEST_STRIP * min(image.size):
+                raise ValueError(f"a strip of {image.width} x {image.height} pixels")
             turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
             if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off at 255
                 image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
@@ -61,6 +67,12 @@ def load_photo(path: Path) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         reason = str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
         raise UserError(f"{path}: not a readable image ({reason}); replace or remove it") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse folders and pipes, which would be waited for; raises UserError."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file; remove it")
 
 
 def unreadable_photos(paths: Sequence[Path]) -> list[UserError | None]:

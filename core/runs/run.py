@@ -23,16 +23,24 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file, atomic_folder, free_bytes, hold_lock, remove_leftovers, write_json
 from core.runs.processes import is_main_process, say
+from core.runs.schema import misfit, parsed_json
 
 UNFINISHED, FINISHED = "unfinished", "finished"
 LONGEST_SETTING = 40  # characters of a setting in a message
 STATE = "state.json"  # of a checkpoint
 DISK_ERRORS = (OSError, RuntimeError)  # what a full disk raises: Python's own, and torch.save's
+
+
+class RecordFile(TypedDict):
+    """What every record holds, beside its facts."""
+
+    status: Literal["unfinished", "finished"]
+    settings: dict[str, Any]
 
 
 class Record(NamedTuple):
@@ -96,6 +104,7 @@ class Run:
         taken = f"{self.place}: another {self.what} is in progress there; wait for it, or choose another {self.flag}"
         with hold_lock(lock, taken):
             if self.owns_folder and is_main_process():
+                self._refuse_links()
                 remove_leftovers(self.folder)
             try:
                 yield
@@ -140,6 +149,15 @@ class Run:
                 raise UserError(
                     f"{self.folder}: holds '{others[0]}' but no {self.path.name}, so it is not a {self.what}; "
                     f"choose another {self.flag}"
+                )
+
+    def _refuse_links(self) -> None:
+        """What is written to a link lands elsewhere. The folder may be one itself, and so may what trackers write."""
+        for path in self.folder.rglob("*"):
+            if path.is_symlink() and path.relative_to(self.folder).parts[0] != "logs":
+                raise UserError(
+                    f"{path}: is a link, which a {self.what} does not write through; remove it, or choose another "
+                    f"{self.flag}"
                 )
 
     # Status
@@ -258,10 +276,18 @@ def read_record(path: Path) -> Record | None:
     if not path.is_file():
         return None
     content = read_json(path, f"{path}: damaged")
-    status, settings = content.pop("status", None), content.pop("settings", None)
-    if status not in (UNFINISHED, FINISHED) or not isinstance(settings, dict):
-        raise damaged(path, "no status or no settings in it")
-    return Record(status, settings, content)
+    check_content(path, content, RecordFile)
+    return Record(content.pop("status"), content.pop("settings"), content)
+
+
+def check_content(path: Path, content: Any, kind: Any) -> None:
+    """Check what was read from a record, or a part of it, against its type (see `core.runs.schema`).
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    if problem := misfit(content, kind):
+        raise damaged(path, problem)
 
 
 def damaged(path: Path, reason: str) -> UserError:
@@ -294,10 +320,10 @@ def read_json(path: Path, problem: str) -> dict[str, Any]:
         UserError: `problem` and the reason: no such file, not UTF-8, no JSON, no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}, not an object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{problem} ({path.name}: {reason_of(error)}); remove it or choose another folder") from None
     return content
 

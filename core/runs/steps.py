@@ -14,12 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from core.runs.errors import UserError
 from core.runs.files import fingerprint
 from core.runs.processes import counted, say
 from core.runs.run import FINISHED, Record, Run, read_record
+from core.runs.schema import misfit
 from core.runs.software import git_commit
 
 
@@ -126,7 +127,8 @@ def finished_record(records: Path, name: str) -> Record | None:
         record = read_record(record_path(records, name))
     except UserError:  # damaged, or of an earlier version: the step runs again
         return None
-    return record if record and record.status == FINISHED else None
+    is_whole = record is not None and record.status == FINISHED and not misfit(record.facts, StepFacts)
+    return record if is_whole else None
 
 
 def record_path(records: Path, name: str) -> Path:
@@ -160,13 +162,21 @@ def time_estimate(records: Path, to_do: Counter[str]) -> str:
     for path in records.rglob("*.json"):
         name = path.relative_to(records).with_suffix("").as_posix()
         if record := finished_record(records, name):
-            taken.setdefault(stage_of(name), []).append(seconds_of(record))
+            taken.setdefault(stage_of(name), []).append(record.facts["seconds"])
     unknown = [stage for stage, count in to_do.items() if count and stage not in taken]
     if unknown:
         return f"not known yet for {', '.join(unknown)}; run one step of each, then ask again"
     seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
     minutes = counted(round(seconds / 60), "minute")
     return f"about {minutes}, judging by the stages that have run"
+
+
+class StepFacts(TypedDict):
+    """What the record of a finished step says beside its settings."""
+
+    seconds: float
+    peak_memory_gb: dict[str, float]  # "process" and "gpu", where known
+    git_commit: str | None
 
 
 class Cost(NamedTuple):
@@ -184,14 +194,9 @@ def costs(records: Path, steps: Sequence[Step]) -> list[Cost]:
     found = []
     for step in steps:
         if record := finished_record(records, step.name):
-            memory = record.facts.get("peak_memory_gb") or {}
-            found.append(Cost(step.name, step.stage, seconds_of(record), memory, record.facts.get("git_commit")))
+            facts = {name: record.facts[name] for name in StepFacts.__annotations__}
+            found.append(Cost(step.name, step.stage, **facts))
     return found
-
-
-def seconds_of(record: Record) -> float:
-    seconds = record.facts.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def stage_of(name: str) -> str:
@@ -201,6 +206,8 @@ def stage_of(name: str) -> str:
 
 def reset_peak_memory() -> None:
     """Linux forgets the highest memory of a process when asked; elsewhere the peak is that of all steps so far."""
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
