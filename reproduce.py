@@ -16,7 +16,6 @@ Examples:
 """
 
 import argparse
-import shlex
 from pathlib import Path
 
 from core.metrics.options import add_extractor_options, resamples
@@ -31,9 +30,10 @@ from core.runs.command_line import (
     seed_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import check_writable, hold_lock
-from core.runs.processes import num_processes, say
-from core.runs.steps import print_plan, run_step
+from core.runs.experiments import add_experiment_options, check_experiment, run_steps
+from core.runs.files import check_writable
+from core.runs.processes import say
+from core.runs.steps import print_plan
 from hand1000.enrichment import check_phrase
 from hand1000.experiment import LAUNCHED, STAGES, Experiment, check_arguments, table_rows
 from hand1000.gestures import PHRASES
@@ -79,41 +79,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
-    for script in OWNED:
-        add(
-            f"--{script}_args",
-            type=shlex.split,
-            default=[],
-            metavar="TEXT",
-            help=f"further arguments for the script of the stage {script}",
-        )
-    launcher = 'starts captioning, training and generation, such as "accelerate launch --num_processes 2"'
-    add("--launcher", type=shlex.split, metavar="TEXT", help=launcher)
-    stages = ",".join(STAGES)
-    add("--stages", type=stage_list, default=list(STAGES), help=f"only these, with commas: {stages} (default: all)")
-    add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
+    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
-
-
-def stage_list(text: str) -> list[str]:
-    """argparse type."""
-    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or not stages:
-        raise argparse.ArgumentTypeError(f"'{text}': the stages are {','.join(STAGES)}")
-    return stages
 
 
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
+    further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
+    check_experiment(further_args, OWNED, once={"--gestures": args.gestures, "--seeds": args.seeds})
     check_args(args)
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
     shared += "feature_extractor inception_weights bootstrap num_workers".split()
     experiment = Experiment(
         rows=table_rows(args.mu, args.captioner, args.ablate),
         base_model=args.pretrained_model_name_or_path,
-        further_args={script: getattr(args, f"{script}_args") for script in OWNED},
+        further_args=further_args,
         **{name: getattr(args, name) for name in shared},
     )
     experiment.check()
@@ -124,32 +105,22 @@ def main(argv=None) -> None:
         say(f"disk space: {experiment.disk_space()}")
         return
     check_arguments(steps, launched=bool(args.launcher), feature_extractor=args.feature_extractor)
-    in_use = f"{args.output_dir}: another reproduce.py is in progress there; wait for it, or choose another folder"
-    with hold_lock(args.output_dir / ".reproduce.lock", in_use):
-        for number, step in enumerate(steps, start=1):
-            say(f"\n[{number}/{len(steps)}] {step.name}")
-            run_step(experiment.records, step, args.launcher if step.stage in LAUNCHED else None)
-        if "report" in args.stages:
-            from hand1000.report import write_report
 
-            write_report(experiment, plain_arguments(args))
+    def report() -> None:
+        from hand1000.report import write_report
+
+        write_report(experiment, plain_arguments(args))
+
+    wanted = report if "report" in args.stages else None
+    run_steps(experiment.records, steps, launcher=args.launcher, launched=LAUNCHED, report=wanted)
 
 
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before the first step runs."""
-    if num_processes() > 1:
-        raise UserError("start it as one process; --launcher starts several for the stages that can use them")
-    for name in ("gestures", "seeds"):
-        if len(set(getattr(args, name))) < len(getattr(args, name)):
-            raise UserError(f"--{name}: the same one twice")
     if args.phrase and len(args.gestures) > 1:
         raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
     for gesture in args.gestures:
         check_phrase(args.phrase or PHRASES.get(gesture), gesture)
-    for script, owned in OWNED.items():
-        for argument in getattr(args, f"{script}_args"):
-            if argument.partition("=")[0] in owned:
-                raise UserError(f"--{script}_args: {argument.partition('=')[0]} is set by reproduce.py itself")
 
 
 if __name__ == "__main__":

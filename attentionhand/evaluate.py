@@ -261,7 +261,11 @@ def export(
         raise UserError(f"no picture's error is at most --threshold {threshold}: nothing to export")
     rows = [indices[number] for number in accepted]
     total = len(labels["joints_2d"])
-    arrays = {name: array[rows] for name, array in labels.items() if array.ndim and len(array) == total}
+    arrays = {
+        name: array[rows] if array.ndim else array  # such as the unit, which is one for all
+        for name, array in labels.items()
+        if not array.ndim or len(array) == total
+    }
     with atomic_folder(target) as folder:
         (folder / "images").mkdir()
         names = [f"{place:08}{pictures[number].suffix}" for place, number in enumerate(accepted)]

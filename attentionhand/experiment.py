@@ -25,14 +25,13 @@ from attentionhand.known_labels import load_labels
 from core.hands.detection import hand_detector
 from core.metrics.scores import Score
 from core.runs.errors import UserError
+from core.runs.files import fingerprint
 from core.runs.photos import list_photos
 from core.runs.processes import counted
 from core.runs.run import read_json
 from core.runs.steps import Step, is_complete
 
 SCRIPTS = Path(__file__).parent
-STAGES = ("train", "generate", "evaluate", "report")
-LAUNCHED = {"train", "generate"}  # stages that can use several processes
 STAGE_BYTES = 1.45e9  # of a ControlNet for Stable Diffusion 1.5 in float32
 CHECKPOINTS = 3.0  # times the weights: what the checkpoint of one training takes
 GLOBAL_ONLY, NO_TAS = ["--local_view", "none"], ["--no_tas"]
@@ -293,7 +292,10 @@ class Experiment:
                 raise UserError(f"{path}: no such file")
         if len(self.given_files) > 1:
             raise UserError("--feature_extractor stands in place of Inception: leave out --inception_weights")
-        read_modalities(self.data_dir / "modalities.json")
+        training = read_modalities(self.data_dir / "modalities.json")
+        seen = {fingerprint(sample.rgb) for sample in training if sample.rgb}
+        if any(sample.rgb and fingerprint(sample.rgb) in seen for sample in self.test):
+            raise UserError(f"{self.test_dir}: holds photos of {self.data_dir}; a test needs others")
         labels = load_labels(self.labels, load_picture(self.test[0].mesh).shape[1])
         if len(labels.hands) != len(self.test):
             raise UserError(f"{self.labels}: {len(labels.hands)} labels for {len(self.test)} lines of modalities.json")

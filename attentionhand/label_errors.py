@@ -104,16 +104,18 @@ def errors_2d(landmarks: np.ndarray, hand: LabelledHand) -> np.ndarray:
 
 
 def errors_3d(landmarks: np.ndarray, hand: LabelledHand) -> np.ndarray:
-    """|a P - Q| / S of each joint, P and Q from their centres, a = P·Q / P·P the best scale, S the size in 3D; (21,).
+    """|a P - Q| / S of each joint, P and Q from their centres, a = max(0, P·Q / P·P) the best scale, S the size in
+    3D; (21,).
 
-    Turning is no part of the fit: the hand is to point where the label's does. Where the label's camera is known,
-    landmarks are seen through it from the depth of the label's wrist; else along parallel rays.
+    Turning is no part of the fit: the hand is to point where the label's does, and a scale below 0 would mirror it.
+    Where the label's camera is known, landmarks are seen through it from the depth of the label's wrist; else along
+    parallel rays.
     """
     found, wanted = landmarks, hand.joints_3d
     if np.isfinite(hand.focal).all() and wanted[0, 2] > 0:
         found = seen_from(landmarks, hand.focal, hand.princpt, wanted[0, 2])
     found, wanted = found - found.mean(axis=0), wanted - wanted.mean(axis=0)
-    scale = (found * wanted).sum() / (found * found).sum()
+    scale = max(0.0, (found * wanted).sum() / (found * found).sum())
     return np.linalg.norm(scale * found - wanted, axis=1) / hand_size(wanted)
 
 

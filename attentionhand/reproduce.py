@@ -16,7 +16,6 @@ Examples:
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -33,11 +32,13 @@ from core.runs.command_line import (
     positive_int,
     seed_int,
 )
-from core.runs.errors import UserError
-from core.runs.files import check_writable, hold_lock
-from core.runs.processes import num_processes, say
-from core.runs.steps import print_plan, run_step, script_functions
+from core.runs.experiments import add_experiment_options, check_experiment, run_steps
+from core.runs.files import check_writable
+from core.runs.processes import say
+from core.runs.steps import print_plan, script_functions
 
+STAGES = ("train", "generate", "evaluate", "report")
+LAUNCHED = {"train", "generate"}  # stages that can use several processes
 OWNED = {  # options of the scripts that the plan sets by itself
     "train": (
         *("--data_dir", "--output_dir", "--pretrained_model_name_or_path", "--resolution", "--seed", "--control"),
@@ -68,46 +69,33 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
-    for script in OWNED:
-        add(
-            f"--{script}_args",
-            type=shlex.split,
-            default=[],
-            metavar="TEXT",
-            help=f"further arguments for the script of the stage {script}",
-        )
-    add(
-        "--launcher",
-        type=shlex.split,
-        metavar="TEXT",
-        help='starts training and generation, e.g. "accelerate launch --num_processes 2"',
-    )
-    add("--stages", help="only these, with commas: train,generate,evaluate,report (default: all)")
-    add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
+    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
 
 
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    check_args(args)
+    further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
+    check_experiment(further_args, OWNED, once={"--seeds": args.seeds})
+    check_model_path(args.pretrained_model_name_or_path, None, None)
+    if args.clip_model:
+        check_model(args.clip_model)
+        check_available_model(args.clip_model)
 
-    from attentionhand.experiment import LAUNCHED, MAIN_ROWS, STAGES, Experiment, chosen_rows
+    from attentionhand.experiment import MAIN_ROWS, Experiment, chosen_rows
 
-    stages = args.stages.split(",") if args.stages else list(STAGES)
-    if set(stages) - set(STAGES):
-        raise UserError(f"--stages {args.stages}: the stages are {','.join(STAGES)}")
     shared = "data_dir test_dir output_dir seeds resolution protocol feature_extractor inception_weights".split()
     shared += "clip_model bootstrap num_workers".split()
     experiment = Experiment(
         rows=chosen_rows(args.rows or MAIN_ROWS),
         base_model=args.pretrained_model_name_or_path,
-        further_args={script: getattr(args, f"{script}_args") for script in OWNED},
+        further_args=further_args,
         **{name: getattr(args, name) for name in shared},
     )
     experiment.check()
     check_writable(args.output_dir)
-    steps = [step for step in experiment.steps() if step.stage in stages]
+    steps = [step for step in experiment.steps() if step.stage in args.stages]
     if args.dry_run:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
@@ -115,31 +103,14 @@ def main(argv=None) -> None:
     for step in steps:  # a mistake in what is passed on shows now, not after hours
         if step.script and step.stage in LAUNCHED:
             script_functions(step.script)["parse_args"](step.arguments)
-    in_use = f"{args.output_dir}: another experiment is in progress there; wait for it, or choose another folder"
-    with hold_lock(args.output_dir / ".reproduce.lock", in_use):
-        for number, step in enumerate(steps, start=1):
-            say(f"\n[{number}/{len(steps)}] {step.name}")
-            run_step(experiment.records, step, args.launcher if step.stage in LAUNCHED else None)
-        if "report" in stages:
-            from attentionhand.report import write_report
 
-            write_report(experiment, plain_arguments(args))
+    def report() -> None:
+        from attentionhand.report import write_report
 
+        write_report(experiment, plain_arguments(args))
 
-def check_args(args: argparse.Namespace) -> None:
-    """Refuse what can't work before anything is read."""
-    if num_processes() > 1:
-        raise UserError("start it as one process; --launcher starts several for the stages that can use them")
-    if len(set(args.seeds)) < len(args.seeds):
-        raise UserError("--seeds: the same one twice")
-    for script, owned in OWNED.items():
-        for argument in getattr(args, f"{script}_args"):
-            if argument.partition("=")[0] in owned:
-                raise UserError(f"--{script}_args: {argument.partition('=')[0]} is set by the experiment itself")
-    check_model_path(args.pretrained_model_name_or_path, None, None)
-    if args.clip_model:
-        check_model(args.clip_model)
-        check_available_model(args.clip_model)
+    wanted = report if "report" in args.stages else None
+    run_steps(experiment.records, steps, launcher=args.launcher, launched=LAUNCHED, report=wanted)
 
 
 if __name__ == "__main__":

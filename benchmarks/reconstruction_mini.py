@@ -68,7 +68,7 @@ def main(argv=None) -> None:
         *("--pretrained_model_name_or_path", str(MINI / "model"), "--resolution", "64"),
         *("--num_samples", str(args.num_samples), "--seeds", *map(str, args.seeds), "--sweep", *args.sweep),
         *("--train_args", f"{TRAIN_ARGS} --max_train_steps {args.generator_steps}", "--draw_args", DRAW_ARGS),
-        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --max_train_steps {args.steps} --num_workers 0"),
+        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --num_workers 0", "--steps", str(args.steps)),
     ]
     say(f"$ python {REPRODUCE.name} {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)

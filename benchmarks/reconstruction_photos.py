@@ -44,11 +44,11 @@ def main(argv=None) -> None:
     add("--more_photos", type=Path, help="a further folder of photos to test on")
     add("--output_dir", type=Path, required=True, help="folder for data, models, pictures, tables")
     add("--num", type=positive_int, default=20, help="drawn hands of each of the 18 gestures to train on")
-    add("--num_photos", type=positive_int, default=200, help="photos of each sign, at most")
+    add("--num_photos", type=positive_int, default=80, help="photos of each sign, at most")
     add(
         "--num_samples", type=positive_int, default=1, help="pictures that a generator draws of each drawn hand's label"
     )
-    add("--generator_steps", type=positive_int, default=600, help="training steps of a generator, 8 samples each")
+    add("--generator_steps", type=positive_int, default=400, help="training steps of a generator, 8 samples each")
     add("--steps", type=positive_int, default=300, help="training steps of a reconstruction network, 32 pictures each")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks")
     args = parser.parse_args(argv)
@@ -76,7 +76,7 @@ def main(argv=None) -> None:
         *("--resolution", "64", "--num_samples", str(args.num_samples), "--seeds", *map(str, args.seeds)),
         *("--generators", "base", "without_tas", "--draw_args", DRAW_ARGS),
         *("--train_args", f"{TRAIN_ARGS} --sd_unlocked --max_train_steps {args.generator_steps}"),
-        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --max_train_steps {args.steps} --num_workers 0"),
+        *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --num_workers 0", "--steps", str(args.steps)),
     ]
     say(f"$ python {REPRODUCE.name} {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)

@@ -83,7 +83,6 @@ def time_stages(
 ) -> list[Timing]:
     """A step of Stage II and one of Stage III, with random weights."""
     import torch
-    from accelerate.state import AcceleratorState
     from diffusers import DDPMScheduler
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,7 +90,6 @@ def time_stages(
     from hand1000.schedules import first_state, gradient_scaler, prepared, unet_optimizer
     from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
 
-    AcceleratorState._reset_state(True)  # accelerate keeps the first precision for the whole process
     accelerator = start_accelerator(mixed_precision=params.mixed_precision, allow_tf32=allow_tf32)
     device = accelerator.device
     unet, factor = build_unet(size, device)
@@ -117,7 +115,7 @@ def time_stages(
     timings = []
     for steps_of_stage in (embedding_steps, finetune_steps):
         started = time.perf_counter()
-        steps_of_stage(draws[:1])  # warm up, and compile
+        steps_of_stage(draws[:1] * (3 if params.compile else 1))  # warm up: compile, then record CUDA graphs
         synchronize(device)
         start, tflop = time.perf_counter() - started, 0.0
         if not params.compile:

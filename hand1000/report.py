@@ -122,8 +122,8 @@ def note_of(experiment: Experiment) -> str:
         )
     return (
         f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets; with "
-        f"fewer than 10 pictures a side there is no interval. {table.MARKS_NOTE} The real photos are those of the "
-        "test: what they score is the goal, which may lie below the base model's HAND-CONF. "
+        f"fewer than 10 pictures (or hands) a side there is no interval. {table.MARKS_NOTE} The real "
+        "photos are those of the test: what they score is the goal, which may lie below the base model's HAND-CONF. "
         f"{extractor} The last line is "
         "the change that the paper reports, on other data and other features: only its direction can be compared."
     )

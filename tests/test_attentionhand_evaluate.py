@@ -66,6 +66,8 @@ def test_errors_in_3d_are_from_the_best_place_and_scale():
     assert np.allclose(hand_errors([along], [label], size)[0].joints_3d, 0)
     turned = labelled(flat, joints_3d=joints * [1, 1, -1])
     assert hand_errors([along], [turned], size)[0].joints_3d.mean() > 0.2
+    upside_down = labelled(flat, joints_3d=joints * [-1, -1, 1])  # no mirroring by a scale below 0 either
+    assert hand_errors([along], [upside_down], size)[0].joints_3d.mean() > 0.2
 
     focal, princpt = np.array([500.0, 500]), np.array([320.0, 240])
     seen = joints[:, :2] / joints[:, 2:] * focal + princpt
@@ -148,7 +150,7 @@ def test_export_of_two_hands(tmp_path):
                 picture.paste(Image.fromarray(hand.rgb), (128 * place, 0))
             joints[number, place] = hand.joints_2d + [128 * place, 0]
         picture.save(tmp_path / "pictures" / f"{number}.png")
-    np.savez(tmp_path / "joints.npz", joints_2d=joints, size=np.tile([256, 128], (3, 1)))
+    np.savez(tmp_path / "joints.npz", joints_2d=joints, size=np.tile([256, 128], (3, 1)), unit="m")
     accepted = tmp_path / "accepted"
     arguments = ["--labels", str(tmp_path / "joints.npz"), "--image_folder", str(tmp_path / "pictures")]
     arguments += ["--num_workers", "1", "--threshold", "0.3", "--bootstrap", "100", "--json", str(tmp_path / "a.json")]
@@ -156,6 +158,7 @@ def test_export_of_two_hands(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["scores"]["hand found"][0] == 5 / 6
     made = np.load(accepted / "joints.npz")
     assert made["joints_2d"].shape == (2, 2, 21, 2) and made["label"].tolist() == [0, 1]
+    assert made["unit"] == "m"
     again = ["--labels", str(accepted / "joints.npz"), "--image_folder", str(accepted / "images"), *arguments[4:]]
     evaluate.main(again)
     assert json.loads((tmp_path / "a.json").read_text())["scores"]["hand found"][0] == 1

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import error_of, files_under, pixels
+from PIL import Image, ImageOps
 
 from attentionhand import reproduce
 from attentionhand.experiment import ROWS, TRAININGS, chosen_rows
@@ -65,21 +66,26 @@ def test_demo_from_nothing_to_the_tables(tmp_path, capsys, fresh_accelerate):
 
 
 def test_mistakes(attention_samples, attention_model, tmp_path, capsys):
+    data = shutil.copytree(attention_samples, tmp_path / "data")
+    for photo in (data / "rgb").iterdir():  # other photos than the test's
+        ImageOps.invert(Image.open(photo)).save(photo)
+
     def of(*more) -> str:
-        common = ["--data_dir", attention_samples, "--test_dir", attention_samples, "--output_dir", tmp_path / "out"]
+        common = ["--data_dir", data, "--test_dir", attention_samples, "--output_dir", tmp_path / "out"]
         return error_of(reproduce.main, [*common, "--pretrained_model_name_or_path", attention_model, *more], capsys)
 
     assert "--rows: there is no 'magic', but base, t2i_adapter, controlnet" in of("--rows", "magic")
     assert "--train_args: --local_view is set by the experiment itself" in of("--train_args=--local_view none")
     assert "--seeds: the same one twice" in of("--seeds", "1", "1")
-    assert "--stages cook: the stages are train,generate,evaluate,report" in of("--stages", "cook")
+    assert "argument --stages: 'cook': the stages are train,generate,evaluate,report" in of("--stages", "cook")
     assert "unrecognized arguments: --colour red" in of("--train_args=--colour red")
-    assert "no such file" in of("--data_dir", tmp_path)
+    assert "no such file" in of("--data_dir", tmp_path / "pictures")
     test = shutil.copytree(attention_samples, tmp_path / "test")
     shutil.copyfile(test / "rgb" / "00000000.png", test / "rgb" / "another.png")
     assert "a test needs a photo of its own for each label" in of("--test_dir", test)
     np.savez(test / "joints.npz", joints_2d=np.random.default_rng(0).uniform(0, 64, (2, 21, 2)))
     assert "joints.npz: 2 labels for 6 lines of modalities.json" in of("--test_dir", test)
+    assert "holds photos of" in of("--data_dir", attention_samples)
     assert not (tmp_path / "out").exists()
 
 

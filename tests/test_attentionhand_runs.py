@@ -177,6 +177,16 @@ def test_no_validation_picture_is_lost(finished, attention_samples, attention_mo
     assert same_run(run, finished)
 
 
+def test_less_memory_and_rarer_looks_at_the_losses_change_nothing(
+    finished, attention_samples, attention_model, tmp_path
+):
+    """Activations computed again, also of the UNet that the text attention stage shares."""
+    run = tmp_path / "run"
+    more = ("--gradient_checkpointing", "--logging_steps", 3, "--checkpointing_steps", 3)
+    train.main(train_args(attention_samples, attention_model, run, *more))
+    assert same_run(run, finished)
+
+
 def test_a_full_disk_costs_no_run(finished, attention_samples, attention_model, tmp_path, monkeypatch, capsys):
     """Neither the checkpoints nor the validation pictures can be written; the training ends with the same weights."""
     run = tmp_path / "run"

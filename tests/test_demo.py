@@ -51,7 +51,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
     assert "already finished" in output and output.count("complete: ") == 15 and "Drawing" not in output
     plan = ["--gestures", "call", "--data_root", str(tmp_path / "data"), "--captioner", "synthetic", "--dry_run"]
     reproduce.main([*plan, "--output_dir", str(tmp_path), "--seeds", "1"])
-    assert re.search(r"time: about \d+ minutes, judging by the stages that have run", capsys.readouterr().out)
+    assert re.search(r"time: about \d+ minutes?, judging by the stages that have run", capsys.readouterr().out)
 
     # Nothing that was made otherwise gets into the report; a lost picture is drawn again.
     settings = demo.mini_arguments(tmp_path, tmp_path / "data", "synthetic", "staged")
@@ -89,7 +89,7 @@ def test_mistakes(tmp_path, capsys):
     assert "--ablate: the same row twice" in of("--ablate", "Lambda", "0.3", ".30")
     assert "the stages are select,caption" in of("--stages", "cook")
     owned = of("--train_args=--output_dir elsewhere")
-    assert owned == "--train_args: --output_dir is set by reproduce.py itself"
+    assert owned == "--train_args: --output_dir is set by the experiment itself"
     assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)

@@ -76,6 +76,12 @@ def test_every_script_takes_the_arguments_that_it_is_given(experiment):
             script_functions(step.script)["parse_args"](step.arguments)
 
 
+def test_every_network_takes_as_many_steps(experiment):
+    """Whatever it is trained on: rows of more pictures would gain from longer training alone."""
+    steps = [step for step in replace(experiment, network_steps=7).steps() if step.stage == "train"]
+    assert {step.arguments[step.arguments.index("--max_train_steps") + 1] for step in steps} == {"7"}
+
+
 def test_the_mixing_ratio_reaches_every_training_of_two_sets(experiment):
     mixed = replace(experiment, added_share=0.3)
     for row in mixed.rows():
@@ -110,9 +116,10 @@ def test_refusals(experiment, tmp_path, capsys):
     assert "labels in mm, but those of" in refused("--test", f"other={other}")
     (experiment.lab / "modalities.json").write_text('{"rgb": "rgb/0.png"}\n' * 4)
     assert '"mesh"' in refused()
+    assert "is a training picture, too; a test needs pictures of its own" in refused("--test", f"lab={experiment.wild}")
 
 
-def test_the_report(experiment, capsys):
+def test_the_report(experiment, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     for row in [*experiment.rows(), *experiment.sweep_rows()]:
         for seed in experiment.seeds:
@@ -123,6 +130,9 @@ def test_the_report(experiment, capsys):
             content = {"unit": "palm lengths", "scores": {"all": {**of, "MRRPE": [None, None, None]}}}
             place.write_text(json.dumps(content))
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(place.with_suffix(".png"))
+    with pytest.raises(UserError, match="not evaluated with these settings; run the stage evaluate"):
+        report.write_report(experiment, {})  # the scores have no record of what they were measured with
+    monkeypatch.setattr(report, "is_complete", lambda records, step: step.stage == "evaluate")
     with pytest.raises(UserError):
         report.write_report(experiment, {})  # nothing was exported
     for one in GENERATORS.values():

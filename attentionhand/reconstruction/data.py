@@ -73,12 +73,24 @@ def read_hands(folder: Path) -> HandSet:
         if name not in content:
             raise UserError(f"{path}: has no {lacks} ({name}), which reconstruction is trained and tested on")
     count = len(photos)
+    for name in ("joints_2d", "joints_3d", "handedness"):
+        if not count or content[name].shape[:1] != (count,):
+            shape = content[name].shape
+            raise UserError(f"{path}: {name} {shape} for {count} lines of modalities.json; the counts must agree")
+    for name in ("joints_2d", "joints_3d"):
+        if content[name].dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} holds {content[name].dtype}, not numbers")
+    if "size" in content and content["size"].shape != (count, 2):
+        raise UserError(f"{path}: size has the shape {content['size'].shape}, not ({count}, 2)")
     handedness = content["handedness"].reshape(len(content["handedness"]), -1)  # (N, hands)
     joints_2d = both_hands(path, "joints_2d", content["joints_2d"], handedness, count)
     joints_3d = both_hands(path, "joints_3d", content["joints_3d"], handedness, count)
     without = np.flatnonzero(np.isnan(joints_3d[:, :, WRIST]).any(axis=-1).all(axis=1))
     if len(without):
         raise UserError(f"{path}: row {without[0] + 1} has no hand with a 3D wrist; leave such pictures out")
+    unseen = np.flatnonzero(np.isnan(joints_2d).any(axis=-1).all(axis=(1, 2)))
+    if len(unseen):
+        raise UserError(f"{path}: row {unseen[0] + 1} has no joint in the picture (joints_2d); leave such pictures out")
     unit, factor = unit_of(path, joints_3d)
     joints_3d = factor * to_opencv_axes(path, joints_2d, joints_3d)
     group = next((content[name] for name in GROUP_NAMES if name in content), np.full(count, ""))

@@ -20,12 +20,10 @@ from PIL import Image
 
 from attentionhand.reconstruction.data import check_same_unit, paths_of, read_hands
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, read_lines, write_lines, write_text
+from core.runs.files import atomic_folder, fingerprint, read_lines, write_lines, write_text
 from core.runs.steps import Step
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-STAGES = ("prompts", "train_generator", "draw", "export", "train", "evaluate", "report")
-LAUNCHED = {"train_generator", "draw", "train"}  # stages that can use several processes
 
 
 class Generator(NamedTuple):
@@ -80,6 +78,7 @@ class Experiment:
     train_args: list[str] = field(default_factory=list)  # further arguments of attentionhand.train
     draw_args: list[str] = field(default_factory=list)  # ... of attentionhand.inference
     reconstruction_args: list[str] = field(default_factory=list)  # ... of attentionhand.reconstruction.train
+    network_steps: int = 20000  # of training, the same for every row
     bootstrap: int = 1000
     generators: list[str] = field(default_factory=lambda: list(GENERATORS))  # by folder
 
@@ -198,7 +197,10 @@ class Experiment:
         arguments += ["--image_size", str(self.resolution), "--threshold", str(threshold), "--export", str(kept)]
         arguments += ["--bootstrap", str(self.bootstrap), "--json", str(kept.with_suffix(".json"))]
         inputs, name = [pictures, self.lab / "joints.npz"], f"generators/{one.folder}/{name_of(threshold)}"
-        return self.script_step("export", name, "evaluate.py", arguments, inputs, [kept, kept.with_suffix(".json")])
+        step = self.script_step("export", name, "evaluate.py", arguments, inputs, [kept, kept.with_suffix(".json")])
+        return step._replace(
+            check=lambda: shutil.rmtree(kept, ignore_errors=True)
+        )  # of another export, or a killed one
 
     def train_step(self, row: Row, seed: int) -> Step:
         run = self.cell(row, seed) / "run"
@@ -206,7 +208,7 @@ class Experiment:
         arguments += ["--output_dir", str(run), "--seed", str(seed), "--resume_from_checkpoint", "latest"]
         if self.added_share and len(row.data) > 1:
             arguments += ["--shares", f"{1 - self.added_share:g}", f"{self.added_share:g}"]
-        arguments += self.reconstruction_args
+        arguments += ["--max_train_steps", str(self.network_steps), *self.reconstruction_args]
         outputs, name = [run / "model.safetensors", run / "losses.csv"], f"{row.folder}/seed_{seed}"
         step = self.script_step("train", name, "reconstruction/train.py", arguments, row.data, outputs)
         return step._replace(scratch=[run / "checkpoints"])
@@ -234,11 +236,17 @@ class Experiment:
         """Refuse what can't work, before the first step runs.
 
         Raises:
-            UserError: as `read_hands`; mixed units, or lab pictures of another size than is generated.
+            UserError: as `read_hands`; mixed units, a test with training pictures, or lab pictures of another
+                size than is generated.
         """
         folders = [self.lab, self.wild, *([self.upper_bound] if self.upper_bound else []), *self.tests.values()]
         sets = [read_hands(folder) for folder in folders]
         check_same_unit(sets)
+        seen = {fingerprint(photo) for hands in sets[: -len(self.tests)] for photo in hands.photos}
+        for hands in sets[-len(self.tests) :]:
+            known = next((photo for photo in hands.photos if fingerprint(photo) in seen), None)
+            if known:
+                raise UserError(f"{known}: is a training picture, too; a test needs pictures of its own")
         with Image.open(sets[0].photos[0]) as picture:
             if picture.size != (self.resolution, self.resolution):
                 raise UserError(

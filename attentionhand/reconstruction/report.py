@@ -25,7 +25,7 @@ from core.runs.processes import counted, say
 from core.runs.run import read_json
 from core.runs.sheets import contact_sheet, save_png
 from core.runs.software import git_commit, machine, software
-from core.runs.steps import costs
+from core.runs.steps import costs, is_complete
 
 PUBLISHED = {  # by generator: MPVPE / RRVE / MRRPE in mm of InterWild on HIC, Re:InterHand (wild), InterHand2.6M (lab)
     "Stable Diffusion": ("16.97 / 32.33 / 41.11", "18.78 / 29.00 / 32.09", "14.03 / 25.70 / 33.95"),
@@ -90,6 +90,10 @@ def collect(experiment: Experiment) -> Results:
     results: Results = {}
     for row in [*experiment.rows(), *experiment.sweep_rows()]:
         for test in experiment.tests:
+            for seed in experiment.seeds:
+                if not is_complete(experiment.records, experiment.evaluate_step(row, seed, test)):
+                    scores = experiment.scores(row, seed, test)
+                    raise UserError(f"{scores}: not evaluated with these settings; run the stage evaluate")
             seeds = [read_scores(experiment.scores(row, seed, test))[1] for seed in experiment.seeds]
             results[test, row.name] = {
                 metric: table.mean_score([scores[metric] for scores in seeds]) for metric in LOWER_IS_BETTER

@@ -12,7 +12,6 @@ Examples:
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -21,14 +20,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python atte
 from core.metrics.options import resamples
 from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable, hold_lock
-from core.runs.processes import num_processes, say
-from core.runs.steps import print_plan, run_step, script_functions
+from core.runs.experiments import add_experiment_options, check_experiment, run_steps
+from core.runs.files import check_writable
+from core.runs.steps import print_plan, script_functions
 
+STAGES = ("prompts", "train_generator", "draw", "export", "train", "evaluate", "report")
+LAUNCHED = {"train_generator", "draw", "train"}  # stages that can use several processes
 OWNED = {  # options of the scripts that the experiment sets by itself
-    "train": ("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
-    "draw": ("--weights", "--sample_path", "--output_dir", "--num_samples", "--resolution"),
-    "reconstruction": ("--data", "--output_dir", "--seed", "--shares"),
+    "train": (
+        *("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
+        "--pretrained_model_name_or_path",
+    ),
+    "draw": (
+        *("--weights", "--sample_path", "--output_dir", "--num_samples", "--resolution"),
+        "--pretrained_model_name_or_path",
+    ),
+    "reconstruction": ("--data", "--output_dir", "--seed", "--shares", "--max_train_steps", "--num_train_epochs"),
 }
 
 
@@ -51,14 +58,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--added_share", type=share, help="of the added pictures in a training (default: by the numbers of pictures)")
     add("--threshold", type=positive_float, default=10.0, help="highest landmark error of a picture, in hand sizes")
     add("--sweep", type=positive_float, nargs="+", default=[], help="further thresholds to compare, last generator")
+    add("--steps", type=positive_int, default=20000, help="training steps of every network for reconstruction")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks; averaged")
     add("--generators", nargs="+", help="only these of base, controlnet, without_tas, with_tas (default: all)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
-    for script in OWNED:
-        add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=f"further arguments: {script}")
-    add("--launcher", type=shlex.split, metavar="TEXT", help='"accelerate launch --num_processes 2"')
-    add("--stages", type=stage_list, help="only these, with commas (default: all)")
-    add("--dry_run", action="store_true", help="print the plan, what is complete, and the time")
+    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
 
 
@@ -86,22 +90,15 @@ def share(text: str) -> float:
     return value
 
 
-def stage_list(text: str) -> list[str]:
-    """argparse type."""
-    from attentionhand.reconstruction.experiment import STAGES
-
-    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
-    if not stages or set(stages) - set(STAGES):
-        raise argparse.ArgumentTypeError(f"'{text}': the stages are {','.join(STAGES)}")
-    return stages
-
-
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    check_args(args)
+    further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
+    tests, thresholds = [name for name, _ in args.test], [*args.sweep, args.threshold]
+    once = {"--seeds": args.seeds, "--test": tests, "--sweep": thresholds, "--generators": args.generators or []}
+    check_experiment(further_args, OWNED, once=once)
 
-    from attentionhand.reconstruction.experiment import GENERATORS, LAUNCHED, STAGES, Experiment
+    from attentionhand.reconstruction.experiment import GENERATORS, Experiment
 
     unknown = sorted(set(args.generators or []) - set(GENERATORS))
     if unknown:
@@ -112,42 +109,27 @@ def main(argv=None) -> None:
         tests=dict(args.test),
         generators=args.generators or list(GENERATORS),
         base_model=args.pretrained_model_name_or_path,
-        **{f"{script}_args": getattr(args, f"{script}_args") for script in OWNED},
+        network_steps=args.steps,
+        **{f"{script}_args": further for script, further in further_args.items()},
         **{name: getattr(args, name) for name in shared},
     )
     experiment.check()
     check_writable(args.output_dir)
-    stages = args.stages or STAGES
-    steps = [step for step in experiment.steps() if step.stage in stages]
+    steps = [step for step in experiment.steps() if step.stage in args.stages]
     if args.dry_run:
         print_plan(experiment.records, steps)
         return
     for step in steps:  # a mistake in what is passed on shows now, not after hours
         if step.script and step.stage in LAUNCHED:
             script_functions(step.script)["parse_args"](step.arguments)
-    in_use = f"{args.output_dir}: another experiment is in progress there; wait for it, or choose another folder"
-    with hold_lock(args.output_dir / ".reproduce.lock", in_use):
-        for number, step in enumerate(steps, start=1):
-            say(f"\n[{number}/{len(steps)}] {step.name}")
-            run_step(experiment.records, step, args.launcher if step.stage in LAUNCHED else None)
-        if "report" in stages:
-            from attentionhand.reconstruction.report import write_report
 
-            write_report(experiment, plain_arguments(args))
+    def report() -> None:
+        from attentionhand.reconstruction.report import write_report
 
+        write_report(experiment, plain_arguments(args))
 
-def check_args(args: argparse.Namespace) -> None:
-    """Refuse what can't work before anything is read."""
-    if num_processes() > 1:
-        raise UserError("start it as one process; --launcher starts several for the stages that can use them")
-    names = [name for name, _ in args.test]
-    for option, given in (("--seeds", args.seeds), ("--test", names), ("--sweep", [*args.sweep, args.threshold])):
-        if len(set(given)) < len(given):
-            raise UserError(f"{option}: the same one twice")
-    for script, owned in OWNED.items():
-        for argument in getattr(args, f"{script}_args"):
-            if argument.partition("=")[0] in owned:
-                raise UserError(f"--{script}_args: {argument.partition('=')[0]} is set by the experiment itself")
+    wanted = report if "report" in args.stages else None
+    run_steps(experiment.records, steps, launcher=args.launcher, launched=LAUNCHED, report=wanted)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def main(argv=None) -> None:
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
         accelerator.wait_for_everyone()  # every process has looked at the folder before it changes
-        check_photos(sets)
+        if accelerator.is_main_process:
+            check_photos(sets)
+        accelerator.wait_for_everyone()
 
         import torch
         from accelerate.utils import send_to_device

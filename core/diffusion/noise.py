@@ -51,7 +51,10 @@ def with_exact_alphas(scheduler: Scheduler) -> Scheduler:
 
 def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on the device. A GPU fetches it from pinned memory by itself, while the CPU continues."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type != "cuda":
+        return tensor.to(device)
+    with torch.cuda.device(device):  # a thread begins on the first GPU, which may be another process's
+        return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def derived_seed(*parts: int) -> int:

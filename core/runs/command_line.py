@@ -96,6 +96,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def argument_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser whose manual is the script's own docstring (it ends with an example)."""
+    # No abbreviations: --see would slip past those who look for --seed.
     return OneLineParser(description=docstring, formatter_class=HelpFormatter, allow_abbrev=False)
 
 

@@ -22,13 +22,16 @@ td small { display: block; color: #555; }
 .better small, .worse small { color: inherit; font-weight: normal; }
 img { max-width: 100%; }
 figure { margin: 0; overflow-x: auto; }
-.wide img { min-width: 50rem; }
 .pictures figure { flex: 1 1 22rem; min-width: 0; max-width: 40rem; }
 figcaption { font-size: 0.85rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; }
 dd { margin: 0; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 0.4rem 1rem; } }
+@media (max-width: 50rem) {
+  dl { grid-template-columns: 1fr; }
+  dd { margin: 0 0 0.4rem 1rem; }
+  .wide img { max-width: 50rem; }
+}
 pre { overflow-x: auto; background: #f4f4f4; padding: 0.7rem; font-size: 0.8rem; }
 summary { cursor: pointer; margin: 0.7rem 0; }
 """

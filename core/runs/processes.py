@@ -111,11 +111,12 @@ def start_accelerator(
     Raises:
         UserError: a tracker that is not there, fp16 on the CPU, fewer processes than were asked for.
     """
-    import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 
     check_all_processes_started()
+    AcceleratorState._reset_state()  # or the precision of an experiment's last script would be kept in this process
     if report_to and report_to not in [available.value for available in get_available_trackers()]:
         raise UserError(f"--report_to {report_to}: not a tracker that accelerate knows, or not installed")
     accelerator = Accelerator(
@@ -126,7 +127,7 @@ def start_accelerator(
     )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on the CPU use bf16 or no")
-    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
+    set_tf32(allow_tf32)
     return accelerator
 
 
@@ -139,7 +140,15 @@ def start_processes() -> "PartialState":
     from accelerate import PartialState
 
     check_all_processes_started()
+    set_tf32(False)
     return PartialState(cpu=processes_need_cpu())
+
+
+def set_tf32(allowed: bool) -> None:
+    """Whether float32 products and convolutions may use TensorFloat-32; torch's own default lets convolutions."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def processes_need_cpu() -> bool:

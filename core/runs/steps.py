@@ -206,6 +206,8 @@ def stage_of(name: str) -> str:
 
 def reset_peak_memory() -> None:
     """Linux forgets the highest memory of a process when asked; elsewhere the peak is that of all steps so far."""
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

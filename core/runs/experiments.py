@@ -1,0 +1,90 @@
+"""What the scripts for a whole table share: their options, and running the steps of an experiment in order."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from core.runs.errors import UserError
+from core.runs.files import hold_lock
+from core.runs.processes import num_processes, say
+from core.runs.steps import Step, run_step
+
+
+def add_experiment_options(
+    parser: argparse.ArgumentParser, *, stages: Sequence[str], scripts: Collection[str], launched: Collection[str]
+) -> None:
+    """Which stages to run and how: `{script}_args` of each script, `launcher`, `stages`, `dry_run`."""
+    add = parser.add_argument
+    for script in scripts:
+        further = f"further arguments for the script of the stage {script}"
+        add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=further)
+    several = ", ".join(stage for stage in stages if stage in launched)
+    launcher = f'starts the stages {several}, such as "accelerate launch --num_processes 2"'
+    add("--launcher", type=shlex.split, metavar="TEXT", help=launcher)
+    only = f"only these, with commas: {','.join(stages)} (default: all)"
+    add("--stages", type=stage_list(stages), default=list(stages), help=only)
+    add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
+
+
+def stage_list(stages: Sequence[str]) -> Callable[[str], list[str]]:
+    """argparse type of `--stages`."""
+
+    def chosen(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names or set(names) - set(stages):
+            raise argparse.ArgumentTypeError(f"'{text}': the stages are {','.join(stages)}")
+        return names
+
+    return chosen
+
+
+def check_experiment(
+    further_args: Mapping[str, Sequence[str]], owned: Mapping[str, Collection[str]], once: Mapping[str, Sequence]
+) -> None:
+    """Refuse what no experiment can take.
+
+    Args:
+        further_args: what `--{script}_args` passes on, by script.
+        owned: the options of each script that the experiment sets by itself.
+        once: values of options that may not repeat, by option.
+
+    Raises:
+        UserError
+    """
+    if num_processes() > 1:
+        raise UserError("start it as one process; --launcher starts several for the stages that can use them")
+    for option, values in once.items():
+        if len(set(values)) < len(values):
+            raise UserError(f"{option}: the same one twice")
+    for script, arguments in further_args.items():
+        for name in (argument.partition("=")[0] for argument in arguments):
+            if name in owned[script]:
+                raise UserError(f"--{script}_args: {name} is set by the experiment itself")
+
+
+def run_steps(
+    records: Path,
+    steps: Sequence[Step],
+    *,
+    launcher: Sequence[str] | None,
+    launched: Collection[str],
+    report: Callable[[], object] | None = None,
+) -> None:
+    """Run the steps that are not complete, in order, then write the report; nobody else may meanwhile.
+
+    Args:
+        records: folder of their records, inside the experiment's.
+        launcher: command that starts the scripts of the stages `launched`.
+
+    Raises:
+        UserError, SystemExit: another experiment is in progress there; as the steps do.
+    """
+    folder = records.parent
+    in_use = f"{folder}: another experiment is in progress there; wait for it, or choose another folder"
+    with hold_lock(folder / ".reproduce.lock", in_use):
+        for number, step in enumerate(steps, start=1):
+            say(f"\n[{number}/{len(steps)}] {step.name}")
+            run_step(records, step, launcher if step.stage in launched else None)
+        if report:
+            report()
