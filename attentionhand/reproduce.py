@@ -63,12 +63,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         default="stable-diffusion-v1-5/stable-diffusion-v1-5",
         help="base model: hub id or diffusers folder",
     )
-    add("--resolution", type=positive_int, default=512, help="pixels a side of training views and of pictures")
+    add("--resolution", type=positive_int, default=512, help="pixels per side of training views and of pictures")
     add("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation; averaged")
     add("--clip_model", help="CLIP, for how well pictures fit their texts: hub id or local folder")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
-    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one a core)")
+    add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
     add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
 

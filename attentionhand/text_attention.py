@@ -94,7 +94,7 @@ def attention_of(unet: UNet2DConditionModel, maps: AttentionMaps, latents, times
 # The loss and its descent
 
 
-def attention_loss(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def attention_loss(attention: torch.Tensor, positions: Sequence[Sequence[int]] | torch.Tensor) -> torch.Tensor:
     """The text attention loss of each sample, (B,).
 
         L = max over s in S of L_s,   L_s = max(0, 1 - max(G * softmax(100 A_t)^s))
@@ -105,8 +105,9 @@ def attention_loss(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
 
     Args:
         attention: A_t, (B, 16, 16, 77).
-        tokens: S, (B, K) as `padded_tokens` makes it.
+        positions: S for each sample, 1 to 75; or what `padded_tokens` has made of them.
     """
+    tokens = positions if isinstance(positions, torch.Tensor) else padded_tokens(positions, attention.device)
     shares = (ATTENTION_SCALE * attention[..., 1:-1]).softmax(dim=-1).permute(0, 3, 1, 2)  # (B, 75, 16, 16)
     rows = torch.arange(len(shares), device=shares.device)[:, None]
     chosen = shares[rows, tokens]  # (B, K, 16, 16)

@@ -139,7 +139,7 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
     """The whole UNet and every map, one sample."""
     import torch
 
-    from attentionhand.text_attention import STEP_SIZE, attention_loss, padded_tokens
+    from attentionhand.text_attention import STEP_SIZE, attention_loss
 
     before, side = unet.attn_processors, latents.shape[-1] // 4
     kept: list[tuple[bool, torch.Tensor]] = []
@@ -150,7 +150,7 @@ def released_excite(unet, latents, timesteps, embeds, steps: int):
         unet(latents, timesteps, encoder_hidden_states=embeds)
         chosen = torch.cat([maps for is_cross, maps in kept if is_cross and maps.shape[1] == side * side])
         attention = chosen.mean(dim=0).view(1, side, side, -1)
-        loss = attention_loss(attention, padded_tokens([POSITIONS], latents.device)).sum()
+        loss = attention_loss(attention, [POSITIONS]).sum()
         latents = latents - STEP_SIZE * scale * torch.autograd.grad(loss, latents, retain_graph=True)[0]
     unet.set_attn_processor(before)
     return latents.detach()

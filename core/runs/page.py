@@ -68,6 +68,7 @@ def table(lines: Sequence[Sequence[tuple[str, str]]], labels: int) -> str:
         texts = []
         for column, (text, mark) in enumerate(line):
             classes = f"{'text' if column < labels else ''} {mark}".strip()
+            text = text.replace(" ↑", "\N{NO-BREAK SPACE}↑").replace(" ↓", "\N{NO-BREAK SPACE}↓")
             figure, bracket, interval = html.escape(text).partition(" [")
             below = f" <small>[{interval}</small>" if bracket else ""
             texts.append(f'<{tag} class="{classes}">{figure}{below}</{tag}>')
