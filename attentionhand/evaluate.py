@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python atte
 
 from attentionhand.known_labels import KnownLabels, label_indices, load_labels
 from attentionhand.label_errors import PCK_LEVELS, FoundHands, HandErrors, find_all, hand_errors, share_within
-from attentionhand.runs import PICTURE_LIST, PICTURES, identity_of_weights
+from attentionhand.runs import PICTURE_LIST, PICTURES, PicturesFacts, identity_of_weights
 from core.diffusion.pretrained import check_available_model, check_model, load_clip
 from core.metrics.clip import clip_embeddings
 from core.metrics.equations import hand_confidence
@@ -51,7 +51,7 @@ from core.runs.files import (
 )
 from core.runs.photos import map_photos
 from core.runs.processes import counted, say, workers_a_process
-from core.runs.run import read_record, refuse_unfinished
+from core.runs.run import check_content, read_record, refuse_unfinished
 from core.runs.schema import parsed_json
 
 EXTRACTOR_OPTIONS = ("protocol", "feature_extractor", "inception_weights")
@@ -149,7 +149,8 @@ def check_pictures(folder: Path) -> None:
     if record is None:
         return
     refuse_unfinished(folder / PICTURES, record, "generation of pictures", "by running attentionhand.inference again")
-    weights = [Path(str(path)) for path in record.facts.get("weights") or []]
+    check_content(folder / PICTURES, record.facts, PicturesFacts)
+    weights = [Path(path) for path in record.facts["weights"]]
     if all(path.exists() for path in weights) and identity_of_weights(weights) != record.settings.get("weights"):
         say(f"warning: {' or '.join(map(str, weights))} has changed since {folder} was drawn")
 

@@ -29,6 +29,12 @@ class TrainingFacts(TypedDict):
     steps: Annotated[int, positive]
 
 
+class PicturesFacts(TypedDict):
+    """What is taken from the record of drawn pictures."""
+
+    weights: list[str]  # paths
+
+
 class CheckpointState(TypedDict):
     """What a checkpoint's state.json holds beside its run's settings."""
 

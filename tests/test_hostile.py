@@ -297,6 +297,7 @@ RECORD = {
     "fusion": {"seed": 3},
     "prompts": [["a.png", "a hand"], ["b.png", "two hands"]],
     "steps": 4,
+    "weights": ["run"],
     "lists": {"a.txt": "abc"},
     "seconds": 3.5,
     "peak_memory_gb": {"process": 1.0},
