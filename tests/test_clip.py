@@ -81,7 +81,9 @@ def test_dataset_evaluate_is_the_released_computation(photos, clip, tmp_path, ca
     dataset_evaluate.main([*arguments, "--limit", "5"])
     assert json.loads((tmp_path / "result.json").read_text())["captions"] == 5
 
-    (tmp_path / "captions.json").write_text(json.dumps({"settings": {"phrase": "another hand and another"}}))
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"status": "finished", "settings": {"phrase": "another hand and another"}})
+    )
     dataset_evaluate.main(arguments)
     assert "Captions with 'another hand and another': 9.1% of 11" in capsys.readouterr().out
     (tmp_path / "names.txt").write_text("\n".join([*names[:-1], "gone.png"]))
