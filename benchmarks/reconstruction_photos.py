@@ -48,7 +48,7 @@ def main(argv=None) -> None:
     add(
         "--num_samples", type=positive_int, default=1, help="pictures that a generator draws of each drawn hand's label"
     )
-    add("--generator_steps", type=positive_int, default=400, help="training steps of a generator, 8 samples each")
+    add("--generator_steps", type=positive_int, default=300, help="training steps of a generator, 8 samples each")
     add("--steps", type=positive_int, default=300, help="training steps of a reconstruction network, 32 pictures each")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks")
     args = parser.parse_args(argv)
