@@ -8,14 +8,12 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE, CheckpointState
+from attentionhand.runs import LOSS_COLUMNS, STAGE_FILE
 from attentionhand.weights import save_single_file
+from core.diffusion.checkpoints import load_step_checkpoint, save_step_checkpoint
 from core.diffusion.stable_diffusion import model_bytes
-from core.diffusion.unpickling import load_optimizer_state
-from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_parts
-from core.runs.run import Run, damaged_checkpoint, is_disk_error, read_losses, write_losses
-from core.runs.schema import misfit
+from core.runs.run import Run, saving, write_losses
 
 
 def save_finished(
@@ -35,18 +33,11 @@ def save_finished(
     Raises:
         UserError: the disk is full.
     """
-    try:
+    with saving(folder):
         with atomic_parts(folder, last="config.json") as temporary:
             save_weights(temporary, stage, unet, losses)
         if single_file:
             save_single_file(pipe, stage, single_file)
-    except Exception as error:
-        if not is_disk_error(error):
-            raise
-        raise UserError(
-            f"{folder}: can't save the model ({reason_of(error)}); free some space and start again "
-            "with --resume_from_checkpoint latest"
-        ) from None
 
 
 def needed_bytes(
@@ -85,23 +76,20 @@ def save_checkpoint(
     losses: Sequence[Sequence[Any]],
     keep: int,
 ) -> None:
-    """Write checkpoints/checkpoint-{step} as `Run.save_checkpoint` does: a full disk costs it, but not the run.
+    """A checkpoint of `step` steps, one row of `losses` for each; see `save_step_checkpoint`.
 
     Args:
-        step: how many steps have been made, one row of `losses` for each.
         unet: given where it is not the base model's, such as one whose decoder is trained.
-        scaler: given in fp16.
     """
-
-    optimizer_state = optimizer.state_dict()
-
-    def write(folder: Path) -> None:
-        save_weights(folder, stage, unet, losses)
-        torch.save(optimizer_state, folder / "optimizer.pt")
-
-    state = {"step": step, "scaler": scaler.state_dict() if scaler else None, "moments": len(optimizer_state["state"])}
-    size = 3 * model_bytes(*filter(None, (stage, unet)))  # the optimizer keeps two numbers for each weight
-    run.save_checkpoint(step, write, state=state, size=size, keep=keep)
+    save_step_checkpoint(
+        run,
+        step,
+        lambda folder: save_weights(folder, stage, unet, losses),
+        optimizer=optimizer,
+        scaler=scaler,
+        size=model_bytes(*filter(None, (stage, unet))),
+        keep=keep,
+    )
 
 
 def load_checkpoint(
@@ -113,27 +101,11 @@ def load_checkpoint(
     optimizer,
     scaler: torch.amp.GradScaler | None,
 ) -> tuple[int, list[list[Any]]]:
-    """Put a checkpoint into `stage`, `unet`, `optimizer` and `scaler`; returns its step and the losses until then.
+    """Put a checkpoint into `stage`, `unet`, `optimizer` and `scaler`; see `load_step_checkpoint`."""
 
-    Raises:
-        UserError: it is damaged, or belongs to a run of other settings.
-    """
-    state = run.state_of(checkpoint)
-    try:
-        if problem := misfit(state, CheckpointState):
-            raise ValueError(problem)
-        step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
-        if step != len(losses):
-            raise ValueError(f"step {step}, but {len(losses)} losses")
-        stage.load_state_dict(load_file(checkpoint / STAGE_FILE))
+    def load(folder: Path) -> None:
+        stage.load_state_dict(load_file(folder / STAGE_FILE))
         if unet is not None:
-            unet.load_state_dict(load_file(checkpoint / "unet" / STAGE_FILE))
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters, state["moments"]))
-        if scaler:
-            scaler.load_state_dict(state["scaler"])
-    except UserError:
-        raise
-    except Exception as error:  # torch, safetensors and Python each raise their own
-        raise damaged_checkpoint(checkpoint, reason_of(error)) from None
-    return step, losses
+            unet.load_state_dict(load_file(folder / "unet" / STAGE_FILE))
+
+    return load_step_checkpoint(run, checkpoint, load, optimizer=optimizer, scaler=scaler, columns=LOSS_COLUMNS)

@@ -15,7 +15,7 @@ from typing import Annotated, TypedDict
 
 from core.runs.files import fingerprint
 from core.runs.run import Record, Run, check_content, read_record, refuse_unfinished
-from core.runs.schema import natural, positive
+from core.runs.schema import positive
 
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
@@ -33,14 +33,6 @@ class PicturesFacts(TypedDict):
     """What is taken from the record of drawn pictures."""
 
     weights: list[str]  # paths
-
-
-class CheckpointState(TypedDict):
-    """What a checkpoint's state.json holds beside its run's settings."""
-
-    step: Annotated[int, positive]  # how many have been made
-    scaler: dict[str, float] | None  # fp16 only
-    moments: Annotated[int, natural]  # of how many weights the optimizer has them
 
 
 def finished_training(weights: Path) -> Record | None:

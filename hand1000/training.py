@@ -11,7 +11,7 @@ from core.runs.errors import UserError
 from core.runs.files import atomic_file, atomic_parts, fingerprint_if_local, sha256_of_files
 from core.runs.photos import unreadable_photos
 from core.runs.processes import is_main_process, num_processes, say, start_processes
-from core.runs.run import is_disk_error, warn_of_small_disk, write_losses
+from core.runs.run import saving, warn_of_small_disk, write_losses
 from core.runs.software import software
 from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.gesture_files import GestureFiles
@@ -181,7 +181,7 @@ def save_model(
 
     if not is_main_process():
         return
-    try:
+    with saving(folder):
         if params.fusion_checkpoint:
             with atomic_file(folder / FUSION_FILE) as temporary:
                 save_fusion_weights(params.fusion_checkpoint, temporary, pipe.text_encoder.config.hidden_size)
@@ -190,13 +190,6 @@ def save_model(
         write_losses(folder / "losses.csv", LOSS_COLUMNS, state.losses)
         with atomic_parts(folder, last="model_index.json") as temporary:
             pipe.save_pretrained(temporary)
-    except Exception as error:
-        if not is_disk_error(error):
-            raise
-        raise UserError(
-            f"{folder}: can't save the model ({error}); free some space and start again "
-            "with --resume_from_checkpoint latest"
-        ) from None
 
 
 def add_single_file(folder: Path, single_file: Path) -> None:

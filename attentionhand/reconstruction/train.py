@@ -29,7 +29,7 @@ from core.runs.command_line import (
 from core.runs.errors import UserError
 from core.runs.files import atomic_parts, check_writable
 from core.runs.processes import counted, from_main_process, progress, say, start_accelerator
-from core.runs.run import Run
+from core.runs.run import Run, saving
 from core.runs.software import software
 
 # torch is imported inside main: --help and a wrong path answer at once.
@@ -166,7 +166,7 @@ def main(argv=None) -> None:
                 save_checkpoint(run, done, network, optimizer, accelerator.scaler, losses, keep=keep)
 
         if accelerator.is_main_process:
-            with atomic_parts(args.output_dir, last="model.safetensors") as folder:
+            with saving(args.output_dir), atomic_parts(args.output_dir, last="model.safetensors") as folder:
                 save_weights(folder, network, losses)
             run.finish(**facts)
             say(f"{args.output_dir}: {counted(steps, 'step')} on {counted(sum(sizes), 'picture')}, lengths in {unit}")

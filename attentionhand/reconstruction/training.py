@@ -11,12 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from attentionhand.reconstruction.data import SCALE, Target
 from attentionhand.reconstruction.network import HandNetwork, Hands
-from attentionhand.runs import CheckpointState
-from core.diffusion.unpickling import load_optimizer_state
+from core.diffusion.checkpoints import load_step_checkpoint, save_step_checkpoint
 from core.runs.errors import UserError, reason_of
 from core.runs.files import fingerprint
-from core.runs.run import Run, damaged, damaged_checkpoint, read_losses, read_record, refuse_unfinished, write_losses
-from core.runs.schema import misfit
+from core.runs.run import Run, damaged, read_record, refuse_unfinished, write_losses
 
 RECORD, WEIGHTS = "reconstruction.json", "model.safetensors"
 LOSS_COLUMNS = ("step", "joint_loss", "wrist_loss", "presence_loss")
@@ -71,47 +69,28 @@ def save_weights(folder: Path, network: HandNetwork, losses: Sequence[Sequence[A
 def save_checkpoint(
     run: Run, step: int, network: HandNetwork, optimizer, scaler, losses: Sequence[Sequence[Any]], *, keep: int
 ) -> None:
-    """Write checkpoints/checkpoint-{step}; a full disk costs the checkpoint, not the run.
-
-    Args:
-        step: how many steps have been made, one row of `losses` for each.
-        scaler: of fp16, or None.
-    """
-
-    optimizer_state = optimizer.state_dict()
-
-    def write(folder: Path) -> None:
-        save_weights(folder, network, losses)
-        torch.save(optimizer_state, folder / "optimizer.pt")
-
-    state = {"step": step, "scaler": scaler.state_dict() if scaler else None, "moments": len(optimizer_state["state"])}
-    size = 3 * sum(tensor.nbytes for tensor in network.state_dict().values())  # the optimizer keeps two for each weight
-    run.save_checkpoint(step, write, state=state, size=size, keep=keep)
+    """A checkpoint of `step` steps, one row of `losses` for each; see `save_step_checkpoint`."""
+    save_step_checkpoint(
+        run,
+        step,
+        lambda folder: save_weights(folder, network, losses),
+        optimizer=optimizer,
+        scaler=scaler,
+        size=sum(tensor.nbytes for tensor in network.state_dict().values()),
+        keep=keep,
+    )
 
 
 def load_checkpoint(run: Run, checkpoint: Path, network: HandNetwork, optimizer, scaler) -> tuple[int, list[list[Any]]]:
-    """Put a checkpoint into network, optimizer and scaler; returns its step and the losses until then.
-
-    Raises:
-        UserError: it is damaged, or belongs to a run of other settings.
-    """
-    state = run.state_of(checkpoint)
-    try:
-        if problem := misfit(state, CheckpointState):
-            raise ValueError(problem)
-        step, losses = state["step"], list[list[Any]](read_losses(checkpoint / "losses.csv", LOSS_COLUMNS))
-        if step != len(losses):
-            raise ValueError(f"step {step}, but {len(losses)} losses")
-        network.load_state_dict(load_file(checkpoint / WEIGHTS))
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.load_state_dict(load_optimizer_state(checkpoint / "optimizer.pt", parameters, state["moments"]))
-        if scaler:
-            scaler.load_state_dict(state["scaler"])
-    except UserError:
-        raise
-    except Exception as error:  # torch, safetensors and Python each raise their own
-        raise damaged_checkpoint(checkpoint, reason_of(error)) from None
-    return step, losses
+    """Put a checkpoint into network, optimizer and scaler; see `load_step_checkpoint`."""
+    return load_step_checkpoint(
+        run,
+        checkpoint,
+        lambda folder: network.load_state_dict(load_file(folder / WEIGHTS)),
+        optimizer=optimizer,
+        scaler=scaler,
+        columns=LOSS_COLUMNS,
+    )
 
 
 class Trained(NamedTuple):

@@ -295,6 +295,24 @@ def damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: damaged ({reason}); remove it or choose another folder")
 
 
+@contextlib.contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Around the writing of a finished model.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_error(error):
+            raise
+        raise UserError(
+            f"{folder}: can't save the model ({reason_of(error)}); free some space and start again "
+            "with --resume_from_checkpoint latest"
+        ) from None
+
+
 def damaged_checkpoint(checkpoint: Path, reason: str) -> UserError:
     """The error to raise where a checkpoint does not hold what its run needs."""
     return UserError(f"{checkpoint}: damaged checkpoint ({reason}); remove it")
