@@ -11,10 +11,10 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,24 +68,43 @@ def read_modalities(path: Path, *, with_rgb: bool = True) -> list[Sample]:
     Raises:
         UserError: a damaged line, a missing file, a path that leaves its folder, an empty text, a bad "bbox".
     """
+    samples = []
+    for where, record, files in modality_files(path, ("mesh", "text", *(["rgb"] if with_rgb else []))):
+        text, box = first_line(files["text"]), _check_box(record.get("bbox"), where)
+        samples.append(Sample(files["mesh"], text, files.get("rgb"), box, files["text"]))
+    return samples
+
+
+def modality_files(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], dict[str, Path]]]:
+    """Of each line of a `modalities.json`: its place for messages, its object, and the files under `keys`.
+
+    Raises:
+        UserError: a damaged line, a missing file, a path that leaves its folder.
+    """
     lines = read_lines(path)
     if lines[0].startswith("["):
         raise UserError(f"{path}: holds a JSON list; write one JSON object a line, without commas after it: {EXAMPLE}")
-    samples = []
     for number, line in enumerate(progress(lines, desc="Reading", unit="sample", delay=SOON), start=1):
         where = f"{path}: line {number}"
         try:
             record = parsed_json(line)
-            names = {key: record[key] for key in ("mesh", "text", *(["rgb"] if with_rgb else []))}
+            names = {key: record[key] for key in keys}
         except (ValueError, TypeError):
             raise UserError(f"{where}: not a JSON object; every line needs one, such as {EXAMPLE}") from None
         except KeyError as missing:
             raise UserError(f"{where}: has no {missing}; every line needs an object such as {EXAMPLE}") from None
-        files = {key: _find(name, path, f"{where}: {key}") for key, name in names.items()}
-        text = _first_line(files["text"])
-        box = _check_box(record.get("bbox"), where)
-        samples.append(Sample(files["mesh"], text, files.get("rgb"), box, files["text"]))
-    return samples
+        yield where, record, {key: _find(name, path, f"{where}: {key}") for key, name in names.items()}
+
+
+def paths_of(folder: Path, key: str) -> list[Path]:
+    """The files of a folder's `modalities.json` under "rgb", "mesh" or "text"; raises as `modality_files`."""
+    return [files[key] for _, _, files in modality_files(folder / "modalities.json", [key])]
+
+
+def photo_in_both(one: Iterable[Path], other: Iterable[Path]) -> Path | None:
+    """A photo of `other` whose content `one` has, too, such as a test's that training has seen."""
+    known = {fingerprint(photo) for photo in one}
+    return next((photo for photo in other if fingerprint(photo) in known), None)
 
 
 def _find(name: object, json_path: Path, where: str) -> Path:
@@ -102,7 +121,7 @@ def _find(name: object, json_path: Path, where: str) -> Path:
     raise UserError(f"{where}: no file '{name}' beside {json_path} or in the current folder{hint}")
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
     """A text file's first line, which is all that the released code reads."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -20,12 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attentionhand.data import Sample, content_hash, load_picture, read_modalities
+from attentionhand.data import Sample, content_hash, load_picture, photo_in_both, read_modalities
 from attentionhand.known_labels import load_labels
 from core.hands.detection import hand_detector
 from core.metrics.scores import Score
 from core.runs.errors import UserError
-from core.runs.files import fingerprint
 from core.runs.photos import list_photos
 from core.runs.processes import counted
 from core.runs.run import read_json
@@ -293,9 +292,9 @@ class Experiment:
         if len(self.given_files) > 1:
             raise UserError("--feature_extractor stands in place of Inception: leave out --inception_weights")
         training = read_modalities(self.data_dir / "modalities.json")
-        seen = {fingerprint(sample.rgb) for sample in training if sample.rgb}
-        if any(sample.rgb and fingerprint(sample.rgb) in seen for sample in self.test):
-            raise UserError(f"{self.test_dir}: holds photos of {self.data_dir}; a test needs others")
+        seen, photos = ([one.rgb for one in samples if one.rgb] for samples in (training, self.test))
+        if photo := photo_in_both(seen, photos):
+            raise UserError(f"{photo}: is a training picture, too; a test needs pictures of its own")
         labels = load_labels(self.labels, load_picture(self.test[0].mesh).shape[1])
         if len(labels.hands) != len(self.test):
             raise UserError(f"{self.labels}: {len(labels.hands)} labels for {len(self.test)} lines of modalities.json")

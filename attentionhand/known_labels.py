@@ -40,14 +40,8 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
     Raises:
         UserError: no such file or array, arrays that do not belong together, no hand that is known.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (--labels)")
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-        joints = arrays["joints_2d"]
-    except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not an .npz file with joints_2d ({reason_of(error)})") from None
+    arrays = read_arrays(path)
+    joints = arrays["joints_2d"]
     if joints.ndim not in (3, 4) or joints.shape[-2:] != (21, 2):
         raise UserError(f"{path}: joints_2d is {joints.shape}, not (N, 21, 2) or (N, hands, 21, 2)")
     shape = (len(joints), 1 if joints.ndim == 3 else joints.shape[1])  # rows and hands
@@ -78,6 +72,24 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
     if not is_known and largest < 1 / 8:
         raise UserError(f"{path}: no hand fills an eighth of --image_size {image_size or IMAGE_SIZE}; is that right?")
     return KnownLabels(hands, sizes, arrays.get("name", np.array([])).tolist(), arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a joints.npz.
+
+    Raises:
+        UserError: no such file, a damaged one, or one without joints_2d.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it holds the labels")
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not an .npz file with joints_2d ({reason_of(error)})") from None
+    if "joints_2d" not in arrays:
+        raise UserError(f"{path}: not an .npz file with joints_2d (the joints in pixels)")
+    return arrays
 
 
 def rows_of(arrays: dict[str, Any], name: str, numbers: Sequence[int], rows: Sequence[int], path: Path) -> Any:

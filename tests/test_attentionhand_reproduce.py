@@ -85,7 +85,7 @@ def test_mistakes(attention_samples, attention_model, tmp_path, capsys):
     assert "a test needs a photo of its own for each label" in of("--test_dir", test)
     np.savez(test / "joints.npz", joints_2d=np.random.default_rng(0).uniform(0, 64, (2, 21, 2)))
     assert "joints.npz: 2 labels for 6 lines of modalities.json" in of("--test_dir", test)
-    assert "holds photos of" in of("--data_dir", attention_samples)
+    assert "is a training picture, too; a test needs pictures of its own" in of("--data_dir", attention_samples)
     assert not (tmp_path / "out").exists()
 
 

@@ -197,7 +197,7 @@ def test_missing_labels(single):
         changed(single, **{**two_hands(8), "handedness": np.array([["Right", "Right"]] * 8)})
     )
     (single / "joints.npz").write_bytes(b"PK nonsense")
-    assert "not a readable .npz" in refused(single)
+    assert "not an .npz file" in refused(single)
     (single / "joints.npz").unlink()
     assert "joints.npz: no such file" in refused(single)
 
@@ -244,7 +244,7 @@ def test_pictures_of_another_size(single, tmp_path):
 def test_modalities(single):
     lines = (single / "modalities.json").read_text().splitlines()
     for bad, message in (
-        ('{"mesh": "a"}', "line 8: not a JSON object"),
+        ('{"mesh": "a"}', "line 8: has no 'rgb'"),
         (json.dumps({"rgb": "../a.png"}), "not a path inside"),
         (json.dumps({"rgb": "rgb/no.png"}), "no file 'rgb/no.png'"),
     ):

@@ -58,7 +58,7 @@ def test_the_plan(experiment, capsys):
     # 7 rows and one of the sweep, two seeds, one test
     assert counts == {
         "prompts": 1,
-        "train_generator": 4,
+        "train_generator": 3,
         "draw": 4,
         "export": 5,
         "train": 16,
@@ -66,7 +66,7 @@ def test_the_plan(experiment, capsys):
     }
     reproduce.main([str(part) for part in arguments(experiment, "--dry_run", "--seeds", "0", "--generators", "base")])
     plan = capsys.readouterr().out
-    assert "10 steps, 0 complete" in plan
+    assert "9 steps, 0 complete" in plan
     assert not experiment.output_dir.exists()
 
 

@@ -9,7 +9,6 @@ Inside, hands are always (N, 2, 21, ...), right hand first; axes are OpenCV's (x
 are millimetres or palm lengths.
 """
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +17,12 @@ import cv2
 import numpy as np
 import torch
 
+from attentionhand.data import paths_of
+from attentionhand.known_labels import read_arrays
 from attentionhand.reconstruction.network import LEFT, RIGHT
-from core.runs.errors import UserError, reason_of
-from core.runs.files import leaves_folder, read_lines, sha256_of_files
+from core.runs.errors import UserError
+from core.runs.files import sha256_of_files
 from core.runs.photos import load_photo, unreadable_photos
-from core.runs.schema import parsed_json
 
 WRIST, MIDDLE_KNUCKLE = 0, 9
 MM, PALMS = "mm", "palm lengths"
@@ -69,7 +69,7 @@ def read_hands(folder: Path) -> HandSet:
     photos = paths_of(folder, "rgb")
     path = folder / "joints.npz"
     content = read_arrays(path)
-    for name, lacks in (("joints_3d", "3D labels"), ("joints_2d", "joints in pixels"), ("handedness", "handedness")):
+    for name, lacks in (("joints_3d", "3D labels"), ("handedness", "handedness")):
         if name not in content:
             raise UserError(f"{path}: has no {lacks} ({name}), which reconstruction is trained and tested on")
     count = len(photos)
@@ -101,41 +101,6 @@ def read_hands(folder: Path) -> HandSet:
     hands = HandSet(folder, photos, joints_2d, joints_3d.astype(np.float32), group.astype(str), labels, unit)
     check_sizes(hands, content.get("size"))
     return hands
-
-
-def paths_of(folder: Path, key: str) -> list[Path]:
-    """The files of a folder's modalities.json under "rgb", "mesh" or "text", a line each.
-
-    A path may begin with the folder's own name, as released.
-
-    Raises:
-        UserError: a missing or damaged file, or one that is not there.
-    """
-    path, files = folder / "modalities.json", []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            name = parsed_json(line)[key]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f'{path}: line {number}: not a JSON object with "{key}", a file\'s path') from None
-        if not isinstance(name, str) or leaves_folder(name):
-            raise UserError(f"{path}: line {number}: '{name}' is not a path inside the folder")
-        places = (folder / name, folder.joinpath(*Path(name).parts[1:]))
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            raise UserError(f"{path}: line {number}: no file '{name}'")
-        files.append(file)
-    return files
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz. Raises UserError where it is missing or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; it holds the 3D labels")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz ({reason_of(error)})") from None
 
 
 def both_hands(path: Path, name: str, array: np.ndarray, handedness: np.ndarray, count: int) -> np.ndarray:

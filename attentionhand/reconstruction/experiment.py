@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from attentionhand.reconstruction.data import check_same_unit, paths_of, read_hands
+from attentionhand.data import first_line, paths_of, photo_in_both
+from attentionhand.reconstruction.data import check_same_unit, read_hands
 from core.runs.errors import UserError
-from core.runs.files import atomic_folder, fingerprint, read_lines, write_lines, write_text
+from core.runs.files import atomic_folder, read_lines, write_lines, write_text
 from core.runs.steps import Step
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -31,18 +32,13 @@ class Generator(NamedTuple):
 
     name: str
     folder: str
-    train_args: list[str]  # of attentionhand.train, beyond those of all generators
+    train_args: list[str] | None  # of attentionhand.train, beyond those of all; None: drawn by the text alone
 
 
-# A ControlNet begins without any effect: one step at a learning rate of 0 leaves the base model as it is.
 GENERATORS = {
     one.folder: one
     for one in (
-        Generator(
-            "base model",
-            "base",
-            ["--no_tas", "--local_view", "none", "--learning_rate", "0", "--max_train_steps", "1"],
-        ),
+        Generator("base model", "base", None),
         Generator("ControlNet", "controlnet", ["--no_tas", "--local_view", "none"]),
         Generator("AttentionHand without TAS", "without_tas", ["--no_tas"]),
         Generator("AttentionHand", "with_tas", []),
@@ -145,7 +141,8 @@ class Experiment:
         """All steps, in the order in which they run: every row of the first seed, then of the next."""
         steps = [self.prompts_step()]
         for one in self.chosen:
-            steps += [self.train_generator_step(one), self.draw_step(one)]
+            steps += [self.train_generator_step(one, one.train_args)] if one.train_args is not None else []
+            steps.append(self.draw_step(one))
             thresholds = {self.threshold, *(self.sweep if one is self.ours else [])}
             steps += [self.export_step(one, threshold) for threshold in sorted(thresholds)]
         for seed in self.seeds:
@@ -173,10 +170,10 @@ class Experiment:
                 lines.append(json.dumps(names))
             write_lines(folder / "modalities.json", lines)
 
-    def train_generator_step(self, one: Generator) -> Step:
+    def train_generator_step(self, one: Generator, train_args: list[str]) -> Step:
         run = self.generator(one) / "run"
         arguments = ["--data_dir", str(self.wild), "--output_dir", str(run), *self.model_args]
-        arguments += ["--resume_from_checkpoint", "latest", *self.train_args, *one.train_args]
+        arguments += ["--resume_from_checkpoint", "latest", *self.train_args, *train_args]
         outputs = [run / "attentionhand.json", run / "config.json"]
         return self.script_step(
             "train_generator", f"generators/{one.folder}", "train.py", arguments, [self.wild], outputs
@@ -184,9 +181,14 @@ class Experiment:
 
     def draw_step(self, one: Generator) -> Step:
         run, pictures = self.generator(one) / "run", self.generator(one) / "pictures"
-        arguments = ["--weights", str(run), "--sample_path", str(self.prompts / "modalities.json")]
-        arguments += ["--output_dir", str(pictures), "--num_samples", str(self.num_samples), *self.model_args]
-        inputs = [run / "attentionhand.json", run / "diffusion_pytorch_model.safetensors", self.prompts]
+        arguments = ["--sample_path", str(self.prompts / "modalities.json"), "--output_dir", str(pictures)]
+        arguments += ["--num_samples", str(self.num_samples), *self.model_args]
+        inputs = [self.prompts]
+        if one.train_args is None:
+            arguments.append("--no_control")
+        else:
+            arguments += ["--weights", str(run)]
+            inputs += [run / "attentionhand.json", run / "diffusion_pytorch_model.safetensors"]
         outputs = [pictures / "inference.json"]
         arguments += self.draw_args
         return self.script_step("draw", f"generators/{one.folder}", "inference.py", arguments, inputs, outputs)
@@ -198,9 +200,8 @@ class Experiment:
         arguments += ["--bootstrap", str(self.bootstrap), "--json", str(kept.with_suffix(".json"))]
         inputs, name = [pictures, self.lab / "joints.npz"], f"generators/{one.folder}/{name_of(threshold)}"
         step = self.script_step("export", name, "evaluate.py", arguments, inputs, [kept, kept.with_suffix(".json")])
-        return step._replace(
-            check=lambda: shutil.rmtree(kept, ignore_errors=True)
-        )  # of another export, or a killed one
+        # Before it runs, what another export or a killed one has left there goes.
+        return step._replace(check=lambda: shutil.rmtree(kept, ignore_errors=True))
 
     def train_step(self, row: Row, seed: int) -> Step:
         run = self.cell(row, seed) / "run"
@@ -242,11 +243,10 @@ class Experiment:
         folders = [self.lab, self.wild, *([self.upper_bound] if self.upper_bound else []), *self.tests.values()]
         sets = [read_hands(folder) for folder in folders]
         check_same_unit(sets)
-        seen = {fingerprint(photo) for hands in sets[: -len(self.tests)] for photo in hands.photos}
-        for hands in sets[-len(self.tests) :]:
-            known = next((photo for photo in hands.photos if fingerprint(photo) in seen), None)
-            if known:
-                raise UserError(f"{known}: is a training picture, too; a test needs pictures of its own")
+        tests = len(self.tests)
+        seen, unseen = ([photo for hands in part for photo in hands.photos] for part in (sets[:-tests], sets[-tests:]))
+        if photo := photo_in_both(seen, unseen):
+            raise UserError(f"{photo}: is a training picture, too; a test needs pictures of its own")
         with Image.open(sets[0].photos[0]) as picture:
             if picture.size != (self.resolution, self.resolution):
                 raise UserError(
@@ -265,4 +265,4 @@ def name_of(threshold: float) -> str:
 
 def texts_of(folder: Path) -> list[str]:
     """The first lines of a folder's texts. Raises UserError where they are missing."""
-    return [read_lines(path)[0] for path in paths_of(folder, "text")]
+    return [first_line(path) for path in paths_of(folder, "text")]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attentionhand.reconstruction.data import paths_of
+from attentionhand.data import paths_of
 from attentionhand.reconstruction.evaluate import ALL, LOWER_IS_BETTER
 from attentionhand.reconstruction.experiment import Experiment, Row
 from core.metrics import table
