@@ -12,11 +12,10 @@ Examples:
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_model_options, add_training_options
+from core.diffusion.options import add_model_options, add_training_options, check_8bit_adam
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -133,8 +132,7 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == INTERLEAVED and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
-    if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
-        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+    check_8bit_adam(args.use_8bit_adam)
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config, args.revision)

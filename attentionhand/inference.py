@@ -151,10 +151,10 @@ def main(argv=None) -> None:
         from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.sampling import save_picture, start_noise
-        from core.diffusion.stable_diffusion import load_stable_diffusion
+        from core.diffusion.stable_diffusion import WEIGHT_DTYPES, load_stable_diffusion
 
         device = processes.device
-        precision = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[args.mixed_precision]
+        dtype = WEIGHT_DTYPES[args.mixed_precision]
         pipe = load_stable_diffusion(
             args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
         )
@@ -185,7 +185,7 @@ def main(argv=None) -> None:
                 noise = torch.stack([start_noise(picture.seed, shape)[picture.number] for picture in batch])
                 positions = [token_positions(pipe.tokenizer, prompt, args.tas_verbs) for prompt in prompts]
                 excite = exciter(pipe.unet, prompt_embeds, positions, steps=args.tas_steps)
-                with torch.autocast(device.type, precision, enabled=precision is not None):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     images = draw(
                         pipe,
                         control.stage,

@@ -32,10 +32,10 @@ from core.runs.command_line import (
     positive_int,
     seed_int,
 )
-from core.runs.experiments import add_experiment_options, check_experiment, run_steps
+from core.runs.experiments import add_experiment_options, check_experiment, check_step_arguments, run_steps
 from core.runs.files import check_writable
 from core.runs.processes import say
-from core.runs.steps import print_plan, script_functions
+from core.runs.steps import print_plan
 
 STAGES = ("train", "generate", "evaluate", "report")
 LAUNCHED = {"train", "generate"}  # stages that can use several processes
@@ -100,9 +100,7 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    for step in steps:  # a mistake in what is passed on shows now, not after hours
-        if step.script and step.stage in LAUNCHED:
-            script_functions(step.script)["parse_args"](step.arguments)
+    check_step_arguments(steps, LAUNCHED)
 
     def report() -> None:
         from attentionhand.report import write_report

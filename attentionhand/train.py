@@ -11,7 +11,6 @@ Examples:
 """
 
 import argparse
-import importlib.util
 import math
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from attentionhand.runs import (
     weights_fingerprint,
 )
 from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_model_options, add_training_options
+from core.diffusion.options import add_model_options, add_training_options, check_8bit_adam
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -136,8 +135,7 @@ def check_args(args: argparse.Namespace) -> None:
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
     if not args.no_tas and args.tas_model != "shared":
         check_model_path(args.tas_model, None, None)
-    if args.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
-        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+    check_8bit_adam(args.use_8bit_adam)
     if args.control == "t2i_adapter" and (
         args.only_mid_control or args.save_single_file or args.gradient_checkpointing
     ):

@@ -48,13 +48,18 @@ def size_and_hands(photo: Image.Image) -> tuple[tuple[int, int], list[Hand]]:
     return photo.size, find_hands(photo, max_num_hands=HANDS)
 
 
+def landmarks_in_pixels(hand: Hand, size: tuple[int, int]) -> np.ndarray:
+    """(21, 3): MediaPipe gives z in the scale of x, smaller nearer to the camera."""
+    return hand.landmarks * [size[0], size[1], size[0]]
+
+
 def label_arrays(rows: Sequence[tuple[Path, tuple[int, int], list[Hand]]]) -> dict[str, np.ndarray]:
     """The arrays that attentionhand/labels/own.py reads; joints in pixels, since the unit does not matter there."""
     joints = np.full((len(rows), HANDS, 21, 3), np.nan)
     handedness = np.full((len(rows), HANDS), "Right")
     for row, (_, (width, height), hands) in enumerate(rows):
         for place, hand in enumerate(hands):
-            joints[row, place] = hand.landmarks * (width, height, width)  # z has the scale of x
+            joints[row, place] = landmarks_in_pixels(hand, (width, height))
             handedness[row, place] = OF_THE_PERSON[hand.handedness]
     return {
         "joints_3d": joints,

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.photo_labels import OF_THE_PERSON, landmarks_in_pixels
 from benchmarks.reconstruction_mini import RECONSTRUCTION_ARGS, REPRODUCE, TRAIN_ARGS
 from core.hands.detection import find_hands
-from core.hands.hand import Hand
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import atomic_folder
@@ -33,7 +33,6 @@ WRIST, MIDDLE_KNUCKLE = 0, 9
 FAR = 100  # distance of the camera in longer sides of the picture: no perspective
 DRAW_ARGS = "--guidance_scale 1 --num_inference_steps 10 --batch_size 16"  # no guidance: all photos have the same text
 TEXT = "a light hand in front of a white wall"  # of every photo, in words that the miniature knows
-OTHER_SIDE = {"Left": "Right", "Right": "Left"}  # MediaPipe names hands as in a mirrored picture
 
 
 @command_line
@@ -93,7 +92,7 @@ def label_photos(photos: list[Path], target: Path, *, name_is_group: bool = Fals
     found = [hands[0] if hands else None for hands in map_photos(find_hands, photos, desc="Finding hands")]
     kept = [(photo, hand) for photo, hand in zip(photos, found) if hand]
     joints = [landmarks_in_pixels(hand, Image.open(photo).size) for photo, hand in kept]
-    sides = [OTHER_SIDE[hand.handedness] for _, hand in kept]
+    sides = [OF_THE_PERSON[hand.handedness] for _, hand in kept]
     groups = [photo.stem if name_is_group else photo.parent.name for photo, _ in kept]
     write_folder(target, [photo for photo, _ in kept], joints, sides, groups, [TEXT] * len(kept))
     say(f"{target}: MediaPipe finds a hand in {len(kept)} of {len(photos)} photos")
@@ -148,11 +147,6 @@ def write_folder(
             handedness=np.array(sides),
             gesture=np.array(groups),
         )
-
-
-def landmarks_in_pixels(hand: Hand, size: tuple[int, int]) -> np.ndarray:
-    """(21, 3): MediaPipe gives z in the scale of x, smaller nearer to the camera."""
-    return hand.landmarks * [size[0], size[1], size[0]]
 
 
 def palm_length(points: np.ndarray) -> float:

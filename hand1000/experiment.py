@@ -22,6 +22,7 @@ from core.hands.detection import hand_detector
 from core.metrics.scores import METRICS, NO_SCORE, Score, all_scores, hand_scores
 from core.runs.command_line import fraction
 from core.runs.errors import UserError
+from core.runs.experiments import check_step_arguments
 from core.runs.files import read_lines, write_json
 from core.runs.photos import list_photos
 from core.runs.processes import counted, cpu_count, say
@@ -404,12 +405,11 @@ def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor:
     Raises:
         UserError, SystemExit: as the scripts do.
     """
+    check_step_arguments(steps, ("train", "generate"))
     for step in steps:
-        if step.script and step.stage in ("train", "generate"):
+        if step.script and step.stage == "train" and not launched:
             functions = script_functions(step.script)
-            given = functions["parse_args"](step.arguments)
-            if step.stage == "train" and not launched:
-                functions["check_args"](given)
+            functions["check_args"](functions["parse_args"](step.arguments))
     if feature_extractor and any(step.stage == "evaluate" for step in steps):
         import torch
 

@@ -18,12 +18,11 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler
 from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
+from core.diffusion.stable_diffusion import WEIGHT_DTYPES
 from core.runs.processes import progress
 from hand1000.fusion import double_fusion, fuse
 from hand1000.gesture_feature import load_gesture_feature
 from hand1000.trained import FusionWeights, trained_model
-
-PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Picture(NamedTuple):
@@ -138,7 +137,7 @@ def draw_pictures(
         image_size: pixels per side of the saved picture; 0 keeps what the model draws.
     """
     scheduler = ddim_scheduler(pipe)
-    pipe.unet.to(device, PRECISIONS[mixed_precision])
+    pipe.unet.to(device, WEIGHT_DTYPES[mixed_precision])
     pipe.vae.to(device)
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     noun = "picture" if len(pictures) == 1 else "pictures"

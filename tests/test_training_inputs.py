@@ -76,7 +76,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes(mistake, data_root, tiny_model, capsys, monkeypatch):
     if mistake == "8bit":
-        monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     prepare, options, expected = MISTAKES[mistake]
     if prepare:
         prepare(data_root)

@@ -173,7 +173,7 @@ def test_8bit_adam_is_bitsandbytes(data_root, tiny_model, monkeypatch):
     module.Adam8bit = Adam8bit
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
     train.main(train_args(data_root, tiny_model, *SHORT, "--use_8bit_adam"))
     train.main(train_args(data_root, tiny_model, *SHORT, "--output_dir", data_root / "torch"))
     assert made == [1e-4]

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python atte
 from core.metrics.options import resamples
 from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.experiments import add_experiment_options, check_experiment, run_steps
+from core.runs.experiments import add_experiment_options, check_experiment, check_step_arguments, run_steps
 from core.runs.files import check_writable
-from core.runs.steps import print_plan, script_functions
+from core.runs.steps import print_plan
 
 STAGES = ("prompts", "train_generator", "draw", "export", "train", "evaluate", "report")
 LAUNCHED = {"train_generator", "draw", "train"}  # stages that can use several processes
@@ -119,9 +119,7 @@ def main(argv=None) -> None:
     if args.dry_run:
         print_plan(experiment.records, steps)
         return
-    for step in steps:  # a mistake in what is passed on shows now, not after hours
-        if step.script and step.stage in LAUNCHED:
-            script_functions(step.script)["parse_args"](step.arguments)
+    check_step_arguments(steps, LAUNCHED)
 
     def report() -> None:
         from attentionhand.reconstruction.report import write_report

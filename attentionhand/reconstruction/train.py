@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python attentionhand/reconstruction/train.py`
 
+from core.diffusion.options import add_checkpoint_options, add_precision_option
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -56,12 +57,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
     add("--num_train_epochs", type=positive_int, default=20, help="passes over the data")
     add("--seed", type=seed_int, default=0, help="seed of weights, order and augmentation")
-    add("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="precision of the network's arithmetic")
+    add_precision_option(parser)
     add("--num_workers", type=natural_int, default=2, help="processes that read pictures; 0: this one")
     add("--checkpointing_steps", type=positive_int, default=500, help="steps between checkpoints")
-    add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
-    add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path')
-    add("--report_to", help="tensorboard, or another tracker that accelerate knows; logs in {output_dir}/logs")
+    add_checkpoint_options(parser)
     return parser.parse_args(argv)
 
 

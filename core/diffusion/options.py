@@ -1,8 +1,10 @@
 """Command-line options that several scripts share, under the names of diffusers' examples."""
 
 import argparse
+import importlib.util
 
 from core.runs.command_line import ddim_steps, finite_float, positive_int, seed_int
+from core.runs.errors import UserError
 
 PRECISIONS = ("no", "fp16", "bf16")
 
@@ -31,9 +33,21 @@ def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> No
     add("--allow_tf32", action="store_true", help="TensorFloat-32 for float32 products on NVIDIA GPUs: faster, coarser")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
+    add_checkpoint_options(parser)
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoints to keep and to resume from, and logs."""
+    add = parser.add_argument
     add("--checkpoints_total_limit", type=positive_int, default=1, help="how many checkpoints to keep")
     add("--resume_from_checkpoint", help='"latest", or a checkpoint\'s name or path (default: start anew)')
     add("--report_to", help="tensorboard, or another tracker that accelerate knows; logs in {output_dir}/logs")
+
+
+def check_8bit_adam(use_8bit_adam: bool) -> None:
+    """Raises UserError where `--use_8bit_adam` is asked for without bitsandbytes."""
+    if use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
+        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from core.diffusion.unpickling import inert_globals, load_pickle
 from core.runs.errors import UserError, reason_of
 from core.runs.schema import misfit
 
+WEIGHT_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # by --mixed_precision
 TIMESTEPS = 1000  # of the noise that a model was trained to predict
 
 for library_logging in (diffusers_logging, transformers_logging):

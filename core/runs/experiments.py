@@ -8,7 +8,7 @@ from pathlib import Path
 from core.runs.errors import UserError
 from core.runs.files import hold_lock
 from core.runs.processes import num_processes, say
-from core.runs.steps import Step, run_step
+from core.runs.steps import Step, run_step, script_functions
 
 
 def add_experiment_options(
@@ -61,6 +61,17 @@ def check_experiment(
         for name in (argument.partition("=")[0] for argument in arguments):
             if name in owned[script]:
                 raise UserError(f"--{script}_args: {name} is set by the experiment itself")
+
+
+def check_step_arguments(steps: Sequence[Step], stages: Collection[str]) -> None:
+    """Let the scripts of these stages read their arguments: a mistake in what is passed on shows now, not after hours.
+
+    Raises:
+        UserError, SystemExit: as the scripts do.
+    """
+    for step in steps:
+        if step.script and step.stage in stages:
+            script_functions(step.script)["parse_args"](step.arguments)
 
 
 def run_steps(
