@@ -18,11 +18,12 @@ from core.metrics import table
 from core.metrics.scores import DIRECTIONS, NO_SCORE, Score
 from core.metrics.table import TableRow
 from core.runs import page
-from core.runs.files import atomic_file, nan_to_none, write_json, write_text
+from core.runs.curves import Curve, save_curves
+from core.runs.files import nan_to_none, write_json, write_text
 from core.runs.processes import counted, say
 from core.runs.run import read_losses
 from core.runs.sheets import contact_sheet, save_png
-from core.runs.software import git_commit, machine, software
+from core.runs.software import provenance
 from core.runs.steps import costs
 
 LABELS = ("model",)
@@ -84,9 +85,8 @@ def write_results(experiment: Experiment, results: Results, settings: dict[str, 
     cells: list[dict[str, Any]] = [{"seed": None, "row": REAL, "scores": experiment.scores_of_real_photos()}]
     cells += [{"seed": seed, "row": row, "scores": scores} for (seed, row), scores in results.items()]
     steps = {cost.name: cost._asdict() for cost in costs(experiment.records, experiment.steps())}
-    facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "steps": steps}
     published = {name: dict(zip(PUBLISHED_COLUMNS, figures)) for name, figures in PUBLISHED.items()}
-    content = {"settings": settings, **facts, "published": published, "results": cells}
+    content = {"settings": settings, **provenance(), "steps": steps, "published": published, "results": cells}
     write_json(experiment.output_dir / "results.json", nan_to_none(content))
 
 
@@ -153,12 +153,7 @@ def published_views() -> list[list[table.Cell]]:
 def note_of(experiment: Experiment) -> str:
     """How to read our tables."""
     seeds = ", ".join(map(str, experiment.seeds))
-    extractor = f"FID and KID with the protocol '{experiment.protocol}'."
-    if experiment.feature_extractor:
-        extractor = (
-            f"FID and KID on features of {experiment.feature_extractor.name}: compare them with each other, not with "
-            "those of Inception."
-        )
+    extractor = table.extractor_note(experiment.protocol, experiment.feature_extractor)
     return (
         f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals over the labels in "
         "brackets; with fewer than 10 pictures, or crops of hands, FID and KID have no interval. "
@@ -185,29 +180,18 @@ def comparison_grid(experiment: Experiment):
 
 def save_loss_curves(experiment: Experiment) -> None:
     """losses.png: the running mean of both views' losses, a panel for each training of the first seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    runs = experiment.trainings
-    figure, panels = plt.subplots(1, max(1, len(runs)), figsize=(1 + 3 * len(runs), 3), squeeze=False, sharey=True)
-    for panel, run in zip(panels[0], runs):
+    panels: dict[str, dict[str, Curve]] = {}
+    for run in experiment.trainings:
         folder = run_folder(experiment.output_dir / f"seed_{experiment.seeds[0]}", run)
         rows = read_losses(folder / "losses.csv", LOSS_COLUMNS)
+        curves = panels[ROWS[run].name if run in ROWS else run] = {}
         for column, label in enumerate(("global view", "local view"), start=1):
             losses = [float(row[column]) for row in rows if row[column]]
             window = max(1, len(losses) // SMOOTHED)
             if losses:
                 smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-                panel.plot(np.arange(window - 1, len(losses)), smooth, label=label, linewidth=1)
-        panel.set(title=ROWS[run].name if run in ROWS else run, xlabel="step")
-        panel.legend()
-    panels[0][0].set(ylabel="loss")
-    figure.tight_layout()
-    with atomic_file(experiment.output_dir / "losses.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
+                curves[label] = range(window - 1, len(losses)), smooth.tolist()
+    save_curves(experiment.output_dir / "losses.png", panels, xlabel="step", ylabel="loss")
 
 
 # The page
@@ -226,9 +210,7 @@ def report_page(experiment: Experiment, tables: Sequence[NamedTable]) -> str:
         page.wide_picture(folder / "grid.png", "Mesh image and photo of labels of the test, and what each row draws"),
         page.heading("Losses"),
         page.wide_picture(folder / "losses.png", "Running means of the noise losses of the views that are trained on"),
-        page.heading("Cost of the steps"),
-        page.cost_tables(costs(experiment.records, steps)),
-        page.details("the commands", page.commands([step.command() for step in steps if step.script])),
+        *page.cost_section(experiment.records, steps),
     ]
     return page.page("AttentionHand", parts)
 
@@ -237,15 +219,11 @@ def settings_of(experiment: Experiment) -> dict[str, str]:
     """What a reader wants to know first."""
     further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]
     train = len(read_modalities(experiment.data_dir / "modalities.json"))
-    named = {
+    return {
         "base model": experiment.base_model,
         "trained on": f"{counted(train, 'sample')} of {experiment.data_dir}",
         "test": f"{counted(len(experiment.test), 'label')} of {experiment.test_dir}, one picture each",
         "seeds": ", ".join(map(str, experiment.seeds)),
         "resolution": f"{experiment.resolution} pixels a side",
         "further arguments": "; ".join(further),
-        "machine": machine(),
-        "versions": ", ".join(f"{name} {number}" for name, number in software().items()),
-        "commit": str(git_commit()),
     }
-    return {name: text for name, text in named.items() if text}

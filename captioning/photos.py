@@ -89,18 +89,7 @@ def write_captions(
     Raises:
         UserError: no photos, an unreadable one, a model that cannot be loaded, lists made with other settings.
     """
-    photos = list_photos(files.photos)[:limit]
-    check_model(model)
-    check_writable(files.root)
-    check_all_processes_started()
-    run = caption_run(files, photos, model)
-    with run.hold():
-        if lists_are_finished(run, [files.names, files.captions]):
-            say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
-            return
-        check_available_model(model)
-        captions = caption_photos(run, photos, model, load, batch_size, workers_a_process(num_workers))
-        finish_captions(run, files, photos, captions)
+    write_lists(files, list_photos(files.photos)[:limit], model, load, batch_size=batch_size, num_workers=num_workers)
 
 
 def write_data_captions(
@@ -124,33 +113,66 @@ def write_data_captions(
     Raises:
         UserError: as `write_captions`, or no data set.
     """
-    check_model(model)
-    check_all_processes_started()
     from attentionhand.data import read_modalities
     from attentionhand.hand_words import has_hand_word
     from attentionhand.texts import HAND_PHRASE, distinct_photos, write_texts
 
-    files = data_files(data_dir, name)
     samples = read_modalities(data_dir / "modalities.json")
     photos = distinct_photos(samples)[:limit]
-    check_writable(data_dir)
-    run = caption_run(files, photos, model, "--data_dir")
+
+    def use(captions: list[str]) -> None:
+        texts = [text if has_hand_word(text) else enrich_by_rule(text, HAND_PHRASE) for text in captions]
+        if is_main_process():
+            by_photo = dict(zip(photos, texts))
+            write_texts([sample for sample in samples if sample.rgb in by_photo], by_photo)
+        added = sum(text != caption for text, caption in zip(texts, captions))
+        say(f"{data_dir / 'text'}: {counted(len(texts), 'text')}, {added} with '{HAND_PHRASE}' added")
+
+    write_lists(
+        data_files(data_dir, name),
+        photos,
+        model,
+        load,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        flag="--data_dir",
+        use=use,
+    )
+
+
+def write_lists(
+    files: GestureFiles,
+    photos: Sequence[Path],
+    model: str,
+    load: Load,
+    *,
+    batch_size: int,
+    num_workers: int | None,
+    flag: str = "--data_root",
+    use: Callable[[list[str]], None] | None = None,
+) -> None:
+    """Caption photos and write the two lists, unless they are finished.
+
+    Args:
+        flag: the option that chooses another place.
+        use: called with the captions before the lists are written.
+    """
+    check_model(model)
+    check_writable(files.root)
+    check_all_processes_started()
+    run = caption_run(files, photos, model, flag)
     with run.hold():
         if lists_are_finished(run, [files.names, files.captions]):
             say(f"{files.captions}: already finished, {counted(len(photos), 'caption')}")
             return
         check_available_model(model)
         captions = caption_photos(run, photos, model, load, batch_size, workers_a_process(num_workers))
-        texts = [text if has_hand_word(text) else enrich_by_rule(text, HAND_PHRASE) for text in captions]
-        if is_main_process():
-            by_photo = dict(zip(photos, texts))
-            write_texts([sample for sample in samples if sample.rgb in by_photo], by_photo)
+        if use:
+            use(captions)
         finish_captions(run, files, photos, captions)
-        added = sum(text != caption for text, caption in zip(texts, captions))
-        say(f"{data_dir / 'text'}: {counted(len(texts), 'text')}, {added} with '{HAND_PHRASE}' added")
 
 
-def caption_run(files: GestureFiles, photos: Sequence[Path], model: str, flag: str = "--data_root") -> Run:
+def caption_run(files: GestureFiles, photos: Sequence[Path], model: str, flag: str) -> Run:
     """The run that makes the lists of captions; `flag` chooses another place."""
     settings = {"model": model_identity(model), "photos": len(photos), "contents": sha256_of_files(photos)}
     return list_run(files.captions, settings, what="captioning", flag=flag)

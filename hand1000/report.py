@@ -17,12 +17,13 @@ from core.metrics import table
 from core.metrics.scores import METRICS, REAL, Score
 from core.metrics.table import TableRow
 from core.runs import page
-from core.runs.files import atomic_file, nan_to_none, write_json, write_text
+from core.runs.curves import Curve, save_curves
+from core.runs.files import nan_to_none, write_json, write_text
 from core.runs.photos import list_photos
 from core.runs.processes import counted, say
 from core.runs.run import read_losses
 from core.runs.sheets import contact_sheet, save_png, side_by_side
-from core.runs.software import git_commit, machine, software
+from core.runs.software import provenance
 from core.runs.steps import costs
 from hand1000.experiment import CellScores, Experiment
 from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
@@ -72,8 +73,7 @@ def write_results(experiment: Experiment, results: Results, settings: dict[str, 
     """results.json: every score of every cell, and all that they depend on."""
     cells = [dict(zip(("gesture", "seed", "row"), key)) | cell._asdict() for key, cell in results.items()]
     steps = {cost.name: cost._asdict() for cost in costs(experiment.records, experiment.steps())}
-    facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "stages": steps}
-    content = {"settings": settings, **facts, "published_change": PUBLISHED, "results": cells}
+    content = {"settings": settings, **provenance(), "stages": steps, "published_change": PUBLISHED, "results": cells}
     write_json(experiment.output_dir / "results.json", nan_to_none(content))
 
 
@@ -114,12 +114,7 @@ def lines_of(rows: Sequence[TableRow]) -> list[list[table.Cell]]:
 def note_of(experiment: Experiment) -> str:
     """How to read the table."""
     seeds = ", ".join(map(str, experiment.seeds))
-    extractor = f"FID and KID with the protocol '{experiment.protocol}'."
-    if experiment.feature_extractor:
-        extractor = (
-            f"FID and KID on features of {experiment.feature_extractor.name}: compare them with each other, "
-            "not with those of Inception."
-        )
+    extractor = table.extractor_note(experiment.protocol, experiment.feature_extractor)
     return (
         f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets; with "
         f"fewer than 10 pictures (or hands) a side there is no interval. {table.MARKS_NOTE} The real "
@@ -148,28 +143,18 @@ def comparison_grid(experiment: Experiment) -> Image.Image:
 
 def save_loss_curves(experiment: Experiment, path: Path) -> None:
     """Each photo's mean loss in Stage II and III of Hand1000's first seed, one panel a gesture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    gestures = experiment.gestures
-    figure, panels = plt.subplots(1, len(gestures), figsize=(1 + 3.6 * len(gestures), 3), squeeze=False)
-    for panel, gesture in zip(panels[0], gestures):
+    panels: dict[str, dict[str, Curve]] = {}
+    for gesture in experiment.gestures:
         cell = experiment.cell(gesture, experiment.seeds[0], experiment.rows[1])
         rows = read_losses(cell.run / "losses.csv", LOSS_COLUMNS)
+        panels[gesture] = {}
         for stage, label in (("embedding", "Stage II"), ("finetune", "Stage III")):
             losses: dict[str, list[float]] = {}
             for photo, of, _, loss in rows:
                 if of == stage:
                     losses.setdefault(photo, []).append(float(loss))
-            panel.plot([np.mean(photo) for photo in losses.values()], label=label, linewidth=1)
-        panel.set(title=gesture, xlabel="photo", ylabel="mean loss")
-        panel.legend()
-    figure.tight_layout()
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
+            panels[gesture][label] = range(len(losses)), [float(np.mean(photo)) for photo in losses.values()]
+    save_curves(path, panels, xlabel="photo", ylabel="mean loss")
 
 
 # The page
@@ -178,7 +163,6 @@ def save_loss_curves(experiment: Experiment, path: Path) -> None:
 def report_page(experiment: Experiment, results: Results, lines: Sequence[Sequence[table.Cell]], note: str) -> str:
     """report.html: every picture is inside it, nothing is fetched."""
     folder, steps = experiment.output_dir, experiment.steps()
-    found = costs(experiment.records, steps)
     sweeps = [(gesture, experiment.mu_sweep(gesture)) for gesture in experiment.gestures]
     parts = [
         page.table(lines, len(LABELS)),
@@ -190,21 +174,19 @@ def report_page(experiment: Experiment, results: Results, lines: Sequence[Sequen
         page.pictures([page.picture(grid, f"Hand1000 for {gesture}") for gesture, grid in sweeps if grid.is_file()]),
         page.heading("Losses"),
         page.picture(folder / "losses.png", "Mean loss of Stage II and III, photo by photo"),
-        page.heading("Cost of the steps"),
-        page.cost_tables(found),
-        page.details("the commands", page.commands([step.command() for step in steps if step.script])),
+        *page.cost_section(experiment.records, steps),
     ]
     return page.page(f"Hand1000: {', '.join(experiment.gestures)}", parts)
 
 
 def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
     """What a reader wants to know first."""
-    ours, versions = experiment.rows[1], ", ".join(f"{name} {number}" for name, number in software().items())
+    ours = experiment.rows[1]
     photos = {gesture: len(list_photos(experiment.files(gesture).photos)) for gesture in experiment.gestures}
     drawn = sorted({cell.images for (_, seed, _), cell in results.items() if seed is not None})
     seeds = counted(len(experiment.seeds), "seed")
     further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]
-    named = {
+    return {
         "base model": experiment.base_model,
         "photos to train on": ", ".join(f"{count} of {gesture}" for gesture, count in photos.items()),
         "pictures of each row": f"{', '.join(map(str, drawn))} for each gesture, {seeds}",
@@ -212,11 +194,7 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
         "mu": f"{ours.mu:g} (share of the text in generation)",
         "captioner": ours.captioner,
         "further arguments": "; ".join(further),
-        "machine": machine(),
-        "versions": versions,
-        "commit": str(git_commit()),
     }
-    return {name: text for name, text in named.items() if text}
 
 
 def lambda_of(experiment: Experiment) -> float:

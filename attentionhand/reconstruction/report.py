@@ -24,7 +24,7 @@ from core.runs.files import atomic_file, read_lines, write_json, write_text
 from core.runs.processes import counted, say
 from core.runs.run import read_json
 from core.runs.sheets import contact_sheet, save_png
-from core.runs.software import git_commit, machine, software
+from core.runs.software import machine, provenance
 from core.runs.steps import costs, is_complete
 
 PUBLISHED = {  # by generator: MPVPE / RRVE / MRRPE in mm of InterWild on HIC, Re:InterHand (wild), InterHand2.6M (lab)
@@ -65,7 +65,7 @@ def write_report(experiment: Experiment, settings: dict[str, Any]) -> None:
     write_text(folder / "table.tex", table.latex(lines, len(LABELS)))
     write_csv(folder / "table.csv", experiment, results, rows)
     steps = {cost.name: cost._asdict() for cost in costs(experiment.records, experiment.steps())}
-    facts = {"machine": machine(), "software": software(), "git_commit": git_commit(), "steps": steps}
+    facts = {**provenance(), "steps": steps}
     each = {
         f"{row.folder}/seed_{seed}/{test}": read_scores(experiment.scores(row, seed, test))[0]
         for row in rows
@@ -231,9 +231,6 @@ def report_page(
         "lab": str(experiment.lab),
         "wild": str(experiment.wild),
         "pictures of each label": str(experiment.num_samples),
-        "machine": machine(),
-        "versions": ", ".join(f"{name} {number}" for name, number in software().items()),
-        "commit": str(git_commit()),
     }
     parts = [
         page.table(lines, len(LABELS)),
@@ -248,8 +245,6 @@ def report_page(
         page.picture(experiment.output_dir / "grid.png", "Pictures from the lab, their meshes, and what was drawn"),
         page.heading("Test pictures: predicted and true skeletons"),
         page.pictures(sheets),
-        page.heading("Cost of the steps"),
-        page.cost_tables(costs(experiment.records, steps)),
-        page.details("the commands", page.commands([step.command() for step in steps if step.script])),
+        *page.cost_section(experiment.records, steps),
     ]
     return page.page("3D hand reconstruction with generated pictures", parts)

@@ -17,6 +17,16 @@ BETTER, WORSE = "better", "worse"
 MARKS_NOTE = "Bold: better than the base model, italic: worse, and the two 95 % intervals do not overlap."
 
 
+def extractor_note(protocol: str, feature_extractor: Path | None) -> str:
+    """How to read the FID and KID of a table."""
+    if feature_extractor is None:
+        return f"FID and KID with the protocol '{protocol}'."
+    return (
+        f"FID and KID on features of {feature_extractor.name}: compare them with each other, not with those of "
+        "Inception."
+    )
+
+
 class TableRow(NamedTuple):
     """One line of a table."""
 

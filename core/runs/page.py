@@ -5,7 +5,9 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.runs.steps import Cost
+from core.runs.software import git_commit, machine, software
+from core.runs.steps import Cost, Step
+from core.runs.steps import costs as costs_of
 
 MINUTES_FROM = 600  # seconds
 STYLE = """
@@ -96,8 +98,10 @@ def pictures(figures: Sequence[str]) -> str:
 
 
 def facts(named: dict[str, str]) -> str:
-    """A list of names and what they are."""
-    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in named.items())
+    """A list of names and what they are, those that are not empty, and what made the page."""
+    versions = ", ".join(f"{name} {number}" for name, number in software().items())
+    given = {**named, "machine": machine(), "versions": versions, "commit": git_commit() or ""}.items()
+    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in given if text)
     return f"<dl>{rows}</dl>"
 
 
@@ -106,8 +110,14 @@ def details(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def commands(lines: Sequence[str]) -> str:
-    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+def cost_section(records: Path, steps: Sequence[Step]) -> list[str]:
+    """What the steps of an experiment took, and the commands of its scripts."""
+    scripts = [step.command() for step in steps if step.script]
+    return [
+        heading("Cost of the steps"),
+        cost_tables(costs_of(records, steps)),
+        details("the commands", f"<pre>{html.escape(chr(10).join(scripts))}</pre>"),
+    ]
 
 
 def cost_tables(costs: Sequence[Cost]) -> str:

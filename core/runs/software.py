@@ -5,6 +5,7 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "ai-edge-litert", "mediapipe", "numpy", "safetensors")
 
@@ -18,6 +19,11 @@ def software() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def provenance() -> dict[str, Any]:
+    """All of it, for results.json."""
+    return {"machine": machine(), "software": software(), "git_commit": git_commit()}
 
 
 def git_commit() -> str | None:
