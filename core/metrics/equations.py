@@ -31,18 +31,26 @@ def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
 
     μ and Σ are mean and covariance of the features of real (1) and generated (2) pictures.
 
-    The released code takes a general matrix root of Σ₁Σ₂. That is slow, and it turns complex or NaN where the
-    covariances are singular (fewer pictures than features). With Σ₁ = FᵀF the trace of the root is the sum of the roots
-    of the eigenvalues of F Σ₂ Fᵀ, a symmetric matrix no larger than the number of pictures.
+    `trace_of_root` takes the place of the released code's general matrix root.
     """
     traces = (real.factor**2).sum() + (fake.factor**2).sum()  # tr Σ₁ + tr Σ₂
-    few, many = sorted((real.factor, fake.factor), key=len)
+    distance = ((real.mean - fake.mean) ** 2).sum() + traces - 2 * trace_of_root(real.factor, fake.factor)
+    return max(0.0, float(distance))
+
+
+def trace_of_root(one: np.ndarray, other: np.ndarray) -> float:
+    """tr (Σ₁Σ₂)^½ of two covariances by their factors (M, D) and (N, D).
+
+    A general matrix root of Σ₁Σ₂ is slow, and turns complex or NaN where the covariances are singular (fewer pictures
+    than features). With Σ₁ = FᵀF the trace of the root is the sum of the roots of the eigenvalues of F Σ₂ Fᵀ, a
+    symmetric matrix no larger than the smaller number of pictures, or than D.
+    """
+    few, many = sorted((one, other), key=len)
     if len(few) > few.shape[1]:
         few = square_factor(few)
     # The brackets decide the cost: never through a matrix larger than necessary.
     product = few @ many.T @ (many @ few.T) if len(many) < many.shape[1] else few @ (many.T @ many) @ few.T
-    root_trace = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()  # tr (Σ₁Σ₂)^½
-    return max(0.0, float(((real.mean - fake.mean) ** 2).sum() + traces - 2 * root_trace))
+    return float(np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum())
 
 
 def square_factor(factor: np.ndarray) -> np.ndarray:
