@@ -115,7 +115,7 @@ def test_evaluation_tells_the_right_label(tmp_path, extractor, captioners, capsy
     count = len(list((tmp_path / "accepted" / "images").iterdir()))
     assert count == len(made["joints_3d"]) == len(made["image"]) > 6 and (made["error"] <= 0.1).all()
     assert "exists already" in error_of(evaluate.main, [*arguments, "--export", tmp_path / "accepted"], capsys)
-    assert "no such file (--labels)" in error_of(
+    assert "no.npz: no such file; it holds the labels" in error_of(
         evaluate.main, ["--labels", tmp_path / "no.npz", "--image_folder", tmp_path / "pictures"], capsys
     )
 
