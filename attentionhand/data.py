@@ -81,6 +81,8 @@ def modality_files(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[
     Raises:
         UserError: a damaged line, a missing file, a path that leaves its folder.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it lists the samples of a data set (attentionhand.prepare makes one)")
     lines = read_lines(path)
     if lines[0].startswith("["):
         raise UserError(f"{path}: holds a JSON list; write one JSON object a line, without commas after it: {EXAMPLE}")
