@@ -100,9 +100,9 @@ def parse_args(argv=None) -> argparse.Namespace:
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
     check_weights(args.weights, no_control=args.no_control, only_mid_control=args.only_mid_control)
     check_writable(args.output_dir)
+    check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
 
     from attentionhand.data import content_hash, read_modalities
 
