@@ -50,7 +50,7 @@ from core.runs.files import (
     write_lines,
 )
 from core.runs.photos import map_photos
-from core.runs.processes import counted, say, workers_a_process
+from core.runs.processes import counted, is_main_process, say, workers_a_process
 from core.runs.run import check_content, read_record, refuse_unfinished
 from core.runs.schema import parsed_json
 
@@ -101,6 +101,8 @@ def main(argv=None) -> None:
             extractor = {name: getattr(args, name) for name in EXTRACTOR_OPTIONS}
             more = {"cache": cache, "num_workers": num_workers, **options, **extractor}
             scores |= distances_of_folders(args.real_images, args.image_folder, **more)
+    if not is_main_process():  # several share the features; the rest is one process's work
+        return
     found = list(map_photos(find_all, pictures, num_workers=num_workers, desc="Finding hands"))
     errors = [hand_errors(one.hands, labels.hands[index], labels.sizes[index]) for one, index in zip(found, indices)]
     scores |= confidence_score(found, groups, **options) | label_scores(errors, groups, **options)

@@ -183,8 +183,10 @@ def main(argv=None) -> None:
                 texts, rows = distinct(prompts)
                 prompt_embeds = encode_texts(pipe, texts, device, desc=None)[rows]
                 noise = torch.stack([start_noise(picture.seed, shape)[picture.number] for picture in batch])
-                positions = [token_positions(pipe.tokenizer, prompt, args.tas_verbs) for prompt in prompts]
-                excite = exciter(pipe.unet, prompt_embeds, positions, steps=args.tas_steps)
+                excite = None
+                if args.tas:
+                    positions = [token_positions(pipe.tokenizer, prompt, args.tas_verbs) for prompt in prompts]
+                    excite = exciter(pipe.unet, prompt_embeds, positions, steps=args.tas_steps)
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     images = draw(
                         pipe,
@@ -194,7 +196,7 @@ def main(argv=None) -> None:
                         mesh,
                         noise,
                         num_inference_steps=args.num_inference_steps,
-                        before_step=excite if args.tas else None,
+                        before_step=excite,
                         after_step=bar.update,
                         guidance_scale=args.guidance_scale,
                         strength=args.strength,
