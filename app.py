@@ -122,9 +122,9 @@ def defaults_of(args: argparse.Namespace):
 
     if args.pretrained_model_name_or_path == str(MINI / "model"):
         text = "a light hand with a red sleeve in front of a blue wall"
-        return Defaults(args.seed, MU, 20, 3.0, 3.0, text, text)
+        return Defaults(True, args.seed, MU, 20, 3.0, 3.0, text, text)
     prompt, text = "a man in a red shirt in a park", "a woman on a beach waving her hand at the camera"
-    return Defaults(args.seed, 0.7, 45, 3.0, 9.0, prompt, text)
+    return Defaults(False, args.seed, 0.7, 45, 3.0, 9.0, prompt, text)
 
 
 def keep_gradio_here(own_folder: Path) -> None:

@@ -46,8 +46,9 @@ def offered(choices: Mapping[str, Item], name: object, what: str) -> Item:
 
 
 def named(paths: Iterable[Path]) -> dict[str, Path]:
-    """Paths by their names in the page: as the owner wrote them, each once."""
-    return {path.as_posix(): path for path in paths}
+    """Paths by their names in the page: as the owner wrote them, but from the current folder on; each once."""
+    here = Path.cwd()
+    return {(path.relative_to(here) if path.is_relative_to(here) else path).as_posix(): path for path in paths}
 
 
 def hand1000_runs(given: Iterable[Path], demo: Path) -> dict[str, Path]:

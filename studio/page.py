@@ -17,12 +17,14 @@ STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .picture img, .mesh img { width: 100%; height: 100%; object-fit: contain; }
 .mesh img { background: #000; }
-.strip img { width: 100%; }
-.note { font-size: 0.9rem; opacity: 0.85; }
+.strip { overflow-x: auto !important; }
+.strip img { width: 100%; min-width: 620px; }
+.note { font-size: 0.9rem; opacity: 0.85; overflow-wrap: anywhere; }
 .scores table { width: 100%; font-size: 0.95rem; }
 .scores td:first-child, .scores td:nth-child(2) { white-space: nowrap; }
 @media (max-width: 640px) {
   .scores td:nth-child(3), .scores th:nth-child(3) { display: none; }
+  .mesh { position: sticky !important; top: 0; z-index: 5; }
 }
 """
 KEPT_SECONDS = 3600  # uploads and pictures are removed after that
@@ -33,13 +35,15 @@ MOST_VISITORS = 64  # whose last pictures are kept, to show landmarks over them
 def build_page(offers: Offers, defaults: Defaults) -> gr.Blocks:
     """The page of what the owner offers."""
 
+    base = "the miniature of this repository, 64 × 64 pixels" if defaults.is_miniature else f"`{offers.base}`"
+
     def leave(request: gr.Request) -> None:
         stop(visitor_of(request))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 4, KEPT_SECONDS)) as page:
         gr.Markdown(
             f"# {TITLE}\nTwo methods that make Stable Diffusion draw correct hands: **Hand1000** fine-tunes it for one "
-            f"gesture, **AttentionHand** lets the mesh of a hand control it. Base model: `{offers.base}`."
+            f"gesture, **AttentionHand** lets the mesh of a hand control it. Base model: {base}."
         )
         with gr.Tabs():
             with gr.Tab("Hand1000"):

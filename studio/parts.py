@@ -20,6 +20,7 @@ JOB = {"concurrency_id": "job", "concurrency_limit": 1}  # the one queue of all 
 class Defaults(NamedTuple):
     """What the page begins with."""
 
+    is_miniature: bool  # whether the base model is that of this repository
     seed: int
     mu: float
     steps: int

@@ -29,6 +29,7 @@ MOST_SAMPLES = 8
 SLIDERS, MESH_IMAGE, JOINTS_FILE = "sliders", "a mesh image", "a joints file"
 FIRST_GESTURE = "palm"
 RESAMPLES = 300
+PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".webp"]
 PROGRESS = gr.Progress()  # as a default it makes Gradio hand each call its own bar
 PICTURE = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
 
@@ -75,7 +76,7 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
                 )
             note = gr.Markdown(elem_classes="note")
             strip = gr.Image(
-                label="Sweep: the same start noise at five values of mu", elem_classes="strip", visible=False, **PICTURE
+                label="Sweep", show_label=False, elem_classes="strip", visible=False, container=False, **PICTURE
             )
 
     def draw_both(prompt, run, feature, mu, seed, steps, guidance, request: gr.Request, progress=PROGRESS):
@@ -93,7 +94,8 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
         with job(visitor_of(request), telling(progress)):
             pictures = fine_tuned.draw_tuned(offers, run, feature, prompt, fine_tuned.MUS, settings)
         shown = gr.update(value=fine_tuned.sweep_strip(pictures, fine_tuned.MUS), visible=True)
-        return shown, notes(fine_tuned.warnings_of(offers, run, feature, prompt))
+        lines = ["The same start noise at five values of mu."]
+        return shown, notes([*lines, *fine_tuned.warnings_of(offers, run, feature, prompt)])
 
     def choose_run(run, prompt):
         own = fine_tuned.feature_of(offers, run)
@@ -118,49 +120,44 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
     """A hand that is posed or uploaded, and the pictures that follow it."""
     first, weights_names = preset(FIRST_GESTURE), [*offers.weights, controlled.BY_TEXT_ALONE]
     with gr.Row():
-        with gr.Column(scale=2):
+        with gr.Column(scale=1):
             source = gr.Radio([SLIDERS, MESH_IMAGE, JOINTS_FILE], value=SLIDERS, label="The hand comes from")
+            mesh = gr.Image(label="Mesh image", height=240, elem_classes="mesh", **PICTURE)
             with gr.Column(min_width=0) as with_sliders:
                 with gr.Row():
                     gesture = gr.Dropdown(list(POSES), value=first.gesture, label="Gesture", min_width=120)
-                    side = gr.Radio(list(SIDES), value=first.side, label="Hand", min_width=120)
-                with gr.Accordion("Fingers", open=True):
+                    side = gr.Dropdown(list(SIDES), value=first.side, label="Hand", min_width=120)
+                with gr.Row():
                     bend = [
-                        gr.Slider(0, 100, value, step=1, label=f"{finger}, bent by %", min_width=120)
+                        gr.Slider(0, 100, value, step=1, label=f"{finger}: bent, %", min_width=130)
                         for finger, value in zip(("Index", "Middle", "Ring", "Little"), first.bend)
                     ]
-                    spread = gr.Slider(-100, 100, first.spread, step=5, label="Spread", info="0: as the gesture has it")
-                    thumb = gr.Dropdown(list(THUMBS), value=first.thumb, label="Thumb")
-                with gr.Accordion("Turn", open=False):
+                    spread = gr.Slider(-100, 100, first.spread, step=5, label="Spread", min_width=130)
+                    thumb = gr.Dropdown(list(THUMBS), value=first.thumb, label="Thumb", min_width=130)
+                with gr.Accordion("Turn the hand", open=False):
                     turn = [
                         gr.Slider(-180, 180, value, step=5, label=label)
                         for label, value in (
                             ("In the picture, degrees", first.roll),
                             ("Fingertips to the camera, degrees", first.pitch),
-                            ("About the forearm, degrees; 180 is the back", first.yaw),
+                            ("About the forearm, degrees (180: the back)", first.yaw),
                         )
                     ]
             with gr.Column(min_width=0, visible=False) as with_image:
-                mesh_file = upload(
-                    label="A light hand on black (PNG, JPEG, WebP)", file_types=[".png", ".jpg", ".webp"]
-                )
+                mesh_file = upload(label="A light hand on black (PNG, JPEG, WebP)", file_types=PICTURE_TYPES)
             with gr.Column(min_width=0, visible=False) as with_joints:
                 joints_file = upload(label="joints.npz with joints_3d (N, 21, 3)", file_types=[".npz"])
                 row = gr.Number(0, label="Row of the file", precision=0, minimum=0, maximum=MOST_ROWS)
-        with gr.Column(scale=3):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=180):
-                    mesh = gr.Image(label="Mesh image", height=260, elem_classes="mesh", **PICTURE)
-                with gr.Column(scale=3, min_width=220):
-                    text = gr.Textbox(defaults.text, label="Text", lines=2, max_length=fine_tuned.LONGEST_TEXT)
-                    weights = gr.Dropdown(weights_names, value=weights_names[0], label="Weights")
-                    count = gr.Slider(1, MOST_SAMPLES, 4, step=1, label="Samples")
+        with gr.Column(scale=1):
+            text = gr.Textbox(defaults.text, label="Text", lines=2, max_length=fine_tuned.LONGEST_TEXT)
+            weights = gr.Dropdown(weights_names, value=weights_names[0], label="Weights")
             if not offers.weights:
                 gr.Markdown(
                     "**No weights of AttentionHand are here: pictures follow the text alone, not the mesh.** `make "
                     "demo-attentionhand` makes some (20 minutes on 2 cores). Or pass your own: `--weights FOLDER`. "
                     "Then start the page anew."
                 )
+            count = gr.Slider(1, MOST_SAMPLES, 4, step=1, label="Samples")
             numbers = drawing_numbers(defaults, defaults.controlled_guidance)
             with gr.Accordion("Control", open=False):
                 strength = gr.Slider(0, 2, 1, step=0.1, label="Strength of the mesh's control")
@@ -168,9 +165,6 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
             with gr.Row():
                 draw = gr.Button("Draw", variant="primary", min_width=80)
                 end = gr.Button("Stop", variant="stop", min_width=80)
-            landmarks = gr.Checkbox(
-                False, label="MediaPipe's landmarks over the pictures", info="yellow: found; blue: what the label says"
-            )
             gallery = gr.Gallery(
                 label="Pictures",
                 columns=4,
@@ -179,6 +173,11 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
                 format="png",
                 elem_classes="samples",
                 buttons=["download", "fullscreen"],
+            )
+            landmarks = gr.Checkbox(
+                False,
+                label="MediaPipe's landmarks over the pictures",
+                info="yellow: what it finds; blue: where the label has the joints",
             )
             note = gr.Markdown(elem_classes="note")
     drawn = gr.State(None, time_to_live=3600)
@@ -280,7 +279,7 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
 def measure_tab(offers: Offers, defaults: Defaults) -> None:
     """Two sets of pictures, and every metric of them."""
     names = measured.choices(offers)
-    kind = {"file_count": "multiple", "file_types": [".png", ".jpg", ".jpeg", ".webp"], "height": 140}
+    kind = {"file_count": "multiple", "file_types": PICTURE_TYPES, "height": 140}
     gr.Markdown(
         "How far are generated pictures from real ones? FID and KID compare two sets, FID-H and KID-H the hands in "
         "them; HAND-CONF looks at the generated ones alone."
