@@ -21,6 +21,7 @@ from studio.models import base_pipeline, device, pipeline, shape_of
 from studio.offers import Offers, offered
 
 MUS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the sweep
+SMALLEST_CELL, LARGEST_CELL = 100, 256  # pixels per side of a picture of the sweep
 LONGEST_TEXT = 500  # characters; CLIP reads 77 tokens
 
 
@@ -90,7 +91,8 @@ def drawn(
 
 def sweep_strip(pictures: Sequence[Image.Image], mus: Sequence[float]) -> Image.Image:
     """The pictures of a sweep in one row, under their mu."""
-    return contact_sheet([list(pictures)], column_labels=[f"mu = {mu:g}" for mu in mus])
+    cell = min(max(pictures[0].width, SMALLEST_CELL), LARGEST_CELL)  # small ones leave the labels legible on a phone
+    return contact_sheet([list(pictures)], column_labels=[f"mu = {mu:g}" for mu in mus], cell=cell)
 
 
 def checked_text(text: object) -> str:

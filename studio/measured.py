@@ -1,5 +1,6 @@
 """The tab of the metrics: two folders of pictures to FID, KID, both on hand crops, and HAND-CONF, with intervals."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def report(scores: dict[str, Score], real: int, fake: int, offers: Offers) -> st
     """The scores as a table, and how to read it."""
     rows = [["metric", "value and 95 % interval", ""]]
     for metric in METRICS:
-        if metric in scores:
+        if metric in scores and (metric != "gesture accuracy" or not math.isnan(scores[metric].value)):
             arrow = "↑" if DIRECTIONS[metric] > 0 else "↓"
             rows.append([f"{metric} {arrow}", score_text(metric, scores.get(metric, NO_SCORE)), IN_WORDS[metric]])
     notes = [

@@ -17,8 +17,7 @@ STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .picture img, .mesh img { width: 100%; height: 100%; object-fit: contain; }
 .mesh img { background: #000; }
-.strip { overflow-x: auto !important; }
-.strip img { width: 100%; min-width: 620px; }
+.strip img { width: 100%; }
 .note { font-size: 0.9rem; opacity: 0.85; overflow-wrap: anywhere; }
 .scores table { width: 100%; font-size: 0.95rem; }
 .scores td:first-child, .scores td:nth-child(2) { white-space: nowrap; }

@@ -1,7 +1,6 @@
 """The page's three tabs: Hand1000, AttentionHand, Measure. Needs gradio."""
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -23,11 +22,11 @@ from studio.parts import (
     visitor_of,
 )
 from studio.posed_hand import POSES, SIDES, THUMBS, Posed, Scene, preset, scene_of
-from studio.uploads import MOST_FILES, MOST_ROWS, uploaded_joints, uploaded_mesh
+from studio.uploads import MOST_FILES, MOST_ROWS, uploaded_joints, uploaded_mesh, visitors_file
 
 MOST_SAMPLES = 8
 SLIDERS, MESH_IMAGE, JOINTS_FILE = "sliders", "a mesh image", "a joints file"
-FIRST_GESTURE = "palm"
+FIRST_GESTURE = "palm"  # all fingers straight
 RESAMPLES = 300
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".webp"]
 PROGRESS = gr.Progress()  # as a default it makes Gradio hand each call its own bar
@@ -127,11 +126,11 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
                 with gr.Row():
                     gesture = gr.Dropdown(list(POSES), value=first.gesture, label="Gesture", min_width=120)
                     side = gr.Dropdown(list(SIDES), value=first.side, label="Hand", min_width=120)
+                bend = []
+                for pair in (("Index", "Middle"), ("Ring", "Little")):
+                    with gr.Row():
+                        bend += [gr.Slider(0, 100, 0, step=1, label=f"{one}, bent by %", min_width=130) for one in pair]
                 with gr.Row():
-                    bend = [
-                        gr.Slider(0, 100, value, step=1, label=f"{finger}: bent, %", min_width=130)
-                        for finger, value in zip(("Index", "Middle", "Ring", "Little"), first.bend)
-                    ]
                     spread = gr.Slider(-100, 100, first.spread, step=5, label="Spread", min_width=130)
                     thumb = gr.Dropdown(list(THUMBS), value=first.thumb, label="Thumb", min_width=130)
                 with gr.Accordion("Turn the hand", open=False):
@@ -167,7 +166,7 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
                 end = gr.Button("Stop", variant="stop", min_width=80)
             gallery = gr.Gallery(
                 label="Pictures",
-                columns=4,
+                columns=2,
                 object_fit="contain",
                 height="auto",
                 format="png",
@@ -186,10 +185,10 @@ def attentionhand_tab(page: gr.Blocks, offers: Offers, defaults: Defaults) -> No
 
     def scene(source, gesture, index, middle, ring, little, spread, thumb, roll, pitch, yaw, side, image, joints, row):
         if source == MESH_IMAGE:
-            return uploaded_mesh(Path(image)) if image else None
+            return uploaded_mesh(visitors_file(image, offers.own_folder)) if image else None
         if source == JOINTS_FILE:
             row = int(number(row, 0, MOST_ROWS, "the row"))
-            return uploaded_joints(Path(joints), row, offers.own_folder) if joints else None
+            return uploaded_joints(visitors_file(joints, offers.own_folder), row, offers.own_folder) if joints else None
         bends = tuple(number(one, 0, 100, "how far a finger is bent, in %,") for one in (index, middle, ring, little))
         turns = [number(one, -180, 180, "a turn, in degrees,") for one in (roll, pitch, yaw)]
         spread = number(spread, -100, 100, "the spread")
@@ -304,7 +303,8 @@ def measure_tab(offers: Offers, defaults: Defaults) -> None:
     def measure(real, real_files, fake, fake_files, gesture, resamples, request: gr.Request, progress=PROGRESS):
         resamples = int(number(resamples, 100, 1000, "the number of resamples"))
         photos, drawn = (
-            (name, [Path(file) for file in files or []]) for name, files in ((real, real_files), (fake, fake_files))
+            (name, [visitors_file(file, offers.own_folder) for file in files or []])
+            for name, files in ((real, real_files), (fake, fake_files))
         )
         with job(visitor_of(request), telling(progress)):
             return measured.measure(offers, photos, drawn, gesture, resamples=resamples, seed=defaults.seed)

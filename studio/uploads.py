@@ -23,6 +23,7 @@ from studio.posed_hand import Scene
 MEGABYTE = 10**6
 MOST_BYTES = 20 * MEGABYTE  # of a file
 MOST_PIXELS = 25_000_000  # of a picture: 75 MB in memory
+TOO_MANY_PIXELS = f"pictures of more than {MOST_PIXELS // MEGABYTE} million pixels are not opened"
 MOST_UNPACKED = 100 * MEGABYTE  # of a joints file
 MOST_ROWS = 100_000  # of a joints file
 MOST_FILES = 500  # uploaded together
@@ -33,6 +34,17 @@ ARRAYS = ("joints_3d", "joints_2d", "handedness", "focal", "princpt", "K", "size
 LARGEST_NUMBER = 1e6  # of an array: more is neither pixels nor millimetres
 MESH_SIZE = 256  # pixels of the longer side of a mesh image that is drawn from joints
 ROOM = 1.6  # its side in sizes of the hands
+
+
+def visitors_file(path: object, own_folder: Path) -> Path:
+    """The path of an upload, which Gradio has put into the page's own folder.
+
+    Raises:
+        UserError: it lies elsewhere, so that it is not an upload.
+    """
+    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(own_folder):
+        raise UserError("this is not a file that was uploaded here")
+    return Path(path)
 
 
 def check_file(path: Path, suffixes: Sequence[str]) -> None:
@@ -60,13 +72,12 @@ def uploaded_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as picture:  # reads the header only
             width, height = picture.size
-    except Exception as error:  # Pillow's readers raise a dozen kinds, and refuse the largest pictures themselves
-        reason = reason_of(error).replace(str(path), "it")
-        raise UserError(f"{path.name}: not a readable PNG, JPEG or WebP picture ({reason})") from None
+    except Image.DecompressionBombError:  # Pillow's own limit
+        raise UserError(f"{path.name}: {TOO_MANY_PIXELS}") from None
+    except Exception:  # Pillow's readers raise a dozen kinds
+        raise UserError(f"{path.name}: not a PNG, JPEG or WebP picture") from None
     if width * height > MOST_PIXELS:
-        raise UserError(
-            f"{path.name}: {width} x {height} pixels; at most {MOST_PIXELS // MEGABYTE} million pixels are taken"
-        )
+        raise UserError(f"{path.name}: {width} x {height} pixels; {TOO_MANY_PIXELS}")
     try:
         return load_photo(path)
     except UserError as error:
