@@ -77,6 +77,10 @@ def main(argv=None) -> None:
     ):
         clean(own_folder)
         keep_gradio_here(own_folder)
+        if is_miniature(args):
+            os.environ.setdefault(
+                "OMP_NUM_THREADS", "1"
+            )  # more only wait for each other, and the page needs a core too
         from studio.offers import (
             Offers,
             attentionhand_weights,
@@ -116,11 +120,15 @@ def main(argv=None) -> None:
             clean(own_folder)
 
 
+def is_miniature(args: argparse.Namespace) -> bool:
+    return args.pretrained_model_name_or_path == str(MINI / "model")
+
+
 def defaults_of(args: argparse.Namespace):
     """What the page begins with: the miniature wants other numbers and words than Stable Diffusion."""
     from studio.parts import Defaults
 
-    if args.pretrained_model_name_or_path == str(MINI / "model"):
+    if is_miniature(args):
         text = "a light hand with a red sleeve in front of a blue wall"
         return Defaults(True, args.seed, MU, 20, 3.0, 3.0, text, text)
     prompt, text = "a man in a red shirt in a park", "a woman on a beach waving her hand at the camera"

@@ -1,5 +1,7 @@
 """The page itself: its tabs, its looks, and the server. Needs gradio."""
 
+import signal
+
 import gradio as gr
 from starlette.middleware import Middleware
 
@@ -77,5 +79,6 @@ def serve(page: gr.Blocks, offers: Offers, *, host: str, port: int | None, share
         css=STYLE,
         app_kwargs={"middleware": [Middleware(guarded, own_folder=offers.own_folder)]},
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what the page wrote is removed
     say(f"Open {public or url} in a browser. Ctrl-C ends the page.")
     page.block_thread()

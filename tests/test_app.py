@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -345,8 +344,8 @@ def server(attention_model, stage_folder, hand_folders, extractor, tmp_path_fact
         *("--feature_extractor", extractor),
     )
     yield url, root
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.terminate()
+    process.wait(120)
     assert not (root / "own" / "gradio").exists()  # uploads and pictures go with the page
 
 
@@ -515,5 +514,5 @@ def test_every_tab_in_chromium(width, tmp_path):
             browser.close()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
     assert foreign == [] and errors == []
