@@ -19,12 +19,16 @@ STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .picture img, .mesh img { width: 100%; height: 100%; object-fit: contain; }
 .mesh img { background: #000; }
-.strip img { width: 100%; }
+.strip img { width: 100%; object-fit: contain; }
+.samples .grid-wrap { max-height: none !important; }
 .note { font-size: 0.9rem; opacity: 0.85; overflow-wrap: anywhere; }
 .scores table { width: 100%; font-size: 0.95rem; }
 .scores td:first-child, .scores td:nth-child(2) { white-space: nowrap; }
 @media (max-width: 640px) {
   .scores td:nth-child(3), .scores th:nth-child(3) { display: none; }
+  .scores table { font-size: 0.85rem; }
+  .scores td, .scores th { padding: 0.4rem !important; }
+  button.lg { padding: 0.5rem !important; }
   .mesh { position: sticky !important; top: 0; z-index: 5; }
 }
 """

@@ -40,7 +40,8 @@ def in_page(function: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise shown_error(str(error)) from None
         except Stopped:
-            raise gr.Error("as you wished", duration=3, title="Stopped", print_exception=False) from None
+            gr.Info("The job was stopped.", duration=3, title="Stopped")
+            return gr.skip()
         except MemoryError:
             raise shown_error("there is not enough memory for this") from None
 

@@ -30,7 +30,7 @@ FIRST_GESTURE = "palm"  # all fingers straight
 RESAMPLES = 300
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".webp"]
 PROGRESS = gr.Progress()  # as a default it makes Gradio hand each call its own bar
-PICTURE = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
+PICTURE = {"interactive": False, "format": "png", "buttons": ["download"]}
 
 
 def notes(lines: list[str]) -> str:
@@ -75,7 +75,12 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
                 )
             note = gr.Markdown(elem_classes="note")
             strip = gr.Image(
-                label="Sweep", show_label=False, elem_classes="strip", visible=False, container=False, **PICTURE
+                show_label=False,
+                height=170,
+                elem_classes="strip",
+                visible=bool(runs),
+                placeholder="the sweep: the same start noise at five values of mu",
+                **PICTURE | {"buttons": []},
             )
 
     def draw_both(prompt, run, feature, mu, seed, steps, guidance, request: gr.Request, progress=PROGRESS):
@@ -92,9 +97,8 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
         settings = drawing_settings(seed, steps, guidance)
         with job(visitor_of(request), telling(progress)):
             pictures = fine_tuned.draw_tuned(offers, run, feature, prompt, fine_tuned.MUS, settings)
-        shown = gr.update(value=fine_tuned.sweep_strip(pictures, fine_tuned.MUS), visible=True)
-        lines = ["The same start noise at five values of mu."]
-        return shown, notes([*lines, *fine_tuned.warnings_of(offers, run, feature, prompt)])
+        strip = fine_tuned.sweep_strip(pictures, fine_tuned.MUS)
+        return strip, notes(fine_tuned.warnings_of(offers, run, feature, prompt))
 
     def choose_run(run, prompt):
         own = fine_tuned.feature_of(offers, run)

@@ -364,7 +364,7 @@ def test_each_tab(server, stage_folder, hand_folders):
     assert pixels(Path(base)).shape == pixels(Path(tuned)).shape == (SIZE, SIZE, 3)
     assert "not the gesture feature" in note
     strip, _ = client.predict(TEXT, run, feature, 0, 2, 3, api_name="/mu_sweep")
-    assert pixels(Path(strip["value"])).shape[1] == 500
+    assert pixels(Path(strip)).shape[1] == 500
     shown = pixels(Path(client.predict(*HAND, api_name="/mesh")))
     assert shown.shape == (256, 256, 3) and 0.05 < (shown > 127).mean() < 0.5
     drawing = (stage_folder.as_posix(), TEXT, 2, 0, 2, 3, 1, False, True)
