@@ -65,7 +65,7 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
             numbers = drawing_numbers(defaults, defaults.tuned_guidance)
             with gr.Row():
                 draw = gr.Button("Draw", variant="primary", min_width=80)
-                sweep = gr.Button("Sweep mu", visible=bool(runs), min_width=80)
+                sweep = gr.Button("Sweep", visible=bool(runs), min_width=80)
                 end = gr.Button("Stop", variant="stop", min_width=80)
         with gr.Column(scale=3):
             with gr.Row():

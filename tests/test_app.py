@@ -492,8 +492,8 @@ def test_every_tab_in_chromium(width, tmp_path):
 
             click("Draw")
             page.locator(".picture img").first.wait_for()
-            if page.get_by_role("button", name="Sweep mu").is_visible():
-                click("Sweep mu")
+            if page.get_by_role("button", name="Sweep").is_visible():
+                click("Sweep")
                 page.locator(".strip img").wait_for()
             seen("hand1000")
             page.get_by_role("tab", name="AttentionHand").click()
