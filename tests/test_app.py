@@ -349,16 +349,17 @@ def server(attention_model, stage_folder, hand_folders, extractor, tmp_path_fact
     assert not (root / "own" / "gradio").exists()  # uploads and pictures go with the page
 
 
-def client_of(url: str):
-    return pytest.importorskip("gradio_client").Client(url, verbose=False)
+def client_of(url: str, folder: Path):
+    """A visitor whose pictures are downloaded to a folder."""
+    return pytest.importorskip("gradio_client").Client(url, verbose=False, download_files=str(folder))
 
 
 HAND = ("sliders", "palm", 0, 0, 0, 0, 0, "out", 0, 0, 0, "right", None, None, 0)
 
 
-def test_each_tab(server, stage_folder, hand_folders):
+def test_each_tab(server, stage_folder, hand_folders, tmp_path):
     url, root = server
-    client = client_of(url)
+    client = client_of(url, tmp_path)
     run, feature = (root / "run").as_posix(), (root / "palm.npy").as_posix()
     base, tuned, note = client.predict(TEXT, run, feature, 0.4, 0, 2, 3, api_name="/hand1000")
     assert pixels(Path(base)).shape == pixels(Path(tuned)).shape == (SIZE, SIZE, 3)
@@ -395,7 +396,7 @@ def refusals(client, gradio_client, folder: Path) -> dict[str, str]:
 def test_bad_uploads_and_foreign_paths(server, tmp_path):
     url, root = server
     gradio_client = pytest.importorskip("gradio_client")
-    said = refusals(client_of(url), gradio_client, tmp_path)
+    said = refusals(client_of(url, tmp_path), gradio_client, tmp_path)
     assert "maximum file size" in said.pop("heavy.png") and "Invalid file type" in said.pop("script.svg")
     for name, text in said.items():
         assert (BAD_PICTURES | BAD_JOINTS)[name][1] in text
@@ -432,14 +433,14 @@ def raw_call(url: str, name: str, data: list) -> str:
     return urllib.request.urlopen(f"{url}/gradio_api/call/{name}/{event}", timeout=60).read().decode()
 
 
-def test_two_visitors_wait_for_each_other(server):
+def test_two_visitors_wait_for_each_other(server, tmp_path):
     url, root = server
     call = (TEXT, (root / "run").as_posix(), (root / "palm.npy").as_posix(), 0.4, 0, 20, 3)
-    first = client_of(url).predict(*call, api_name="/hand1000")
+    first = client_of(url, tmp_path).predict(*call, api_name="/hand1000")
     results = {}
 
     def visit(visitor: int) -> None:
-        results[visitor] = client_of(url).predict(*call, api_name="/hand1000")
+        results[visitor] = client_of(url, tmp_path).predict(*call, api_name="/hand1000")
 
     visitors = [threading.Thread(target=visit, args=[visitor]) for visitor in range(2)]
     for visitor in visitors:
