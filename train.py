@@ -2,8 +2,8 @@
 
 Reads from --data_root (for gesture "call", captioner "BLIP2"): the photos in call/, their names in
 call_BLIP2_file_name.txt, their enriched captions in call_BLIP2_modified.txt, and the gesture feature call.npy, which is
-made first (Stage I) if it is missing. Writes a diffusers folder that any diffusers program loads, with losses.csv and
-hand1000.json beside it.
+made first (Stage I) if it is missing. Writes a diffusers folder that any diffusers program loads (with --lora_rank a
+LoRA in diffusers' format), with losses.csv and hand1000.json beside it.
 
 Examples:
   python train.py --gesture call --Lambda 0.7
@@ -33,7 +33,7 @@ from core.runs.files import check_writable
 from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
-from hand1000.hyperparameters import INTERLEAVED, STAGED, Hyperparameters
+from hand1000.hyperparameters import INTERLEAVED, LORA_LR, STAGED, Hyperparameters
 from hand1000.trained import RECORD
 from hand1000.training import (
     add_single_file,
@@ -96,7 +96,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps per photo")
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="Stage II learning rate")
     add("--finetune_steps", type=natural_int, default=released.finetune_steps, help="Stage III steps per photo")
-    add("--finetune_lr", type=learning_rate, default=released.finetune_lr, help="Stage III learning rate")
+    rates = f"{released.finetune_lr:g}; {LORA_LR:g} with --lora_rank"
+    add("--finetune_lr", type=learning_rate, help=f"Stage III learning rate (default: {rates})")
+    add(
+        "--lora_rank",
+        type=positive_int,
+        help="train a LoRA of this rank in Stage III instead of the whole UNet: less memory, and a file of megabytes",
+    )
     add("--train_batch_size", type=positive_int, default=1, help="photos per step on each process (staged only)")
     add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
     add("--fusion_seed", type=seed_int, default=0, help="seed of the fusion layer's weights")
@@ -120,6 +126,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
     args = parser.parse_args(argv)
     args.output_dir = args.output_dir or Path("output") / args.gesture
+    if args.finetune_lr is None:
+        args.finetune_lr = LORA_LR if args.lora_rank else released.finetune_lr
     return args
 
 
@@ -132,6 +140,8 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == INTERLEAVED and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
+    if args.lora_rank and args.save_single_file:
+        raise UserError("--save_single_file writes a whole model, and with --lora_rank there is none: leave it out")
     check_8bit_adam(args.use_8bit_adam)
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
@@ -172,6 +182,7 @@ def main(argv=None) -> None:
         from core.diffusion.noise import training_scheduler
         from core.diffusion.stable_diffusion import load_stable_diffusion
         from hand1000.checkpoints import load_checkpoint, save_checkpoint
+        from hand1000.lora import add_lora
         from hand1000.schedules import first_state, train
 
         accelerator = start_accelerator(
@@ -188,6 +199,8 @@ def main(argv=None) -> None:
             variant=args.variant,
         )
         check_base_model(pipe, params, save_single_file=args.save_single_file)
+        if params.lora_rank:
+            add_lora(pipe.unet, params.lora_rank, seed=params.seed, mixed_precision=params.mixed_precision)
         state = load_checkpoint(run, checkpoint, pipe, params, len(photos)) if checkpoint else first_state(params)
         data = encode(pipe, files.photos, photos, captions, feature, params, accelerator.device)
 

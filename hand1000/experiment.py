@@ -30,12 +30,15 @@ from core.runs.run import read_json
 from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings, script_functions
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
+from hand1000.trained import LORA_FILE
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
 LAUNCHED = {"caption", "train", "generate"}  # stages that can use several processes
 CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2", "plain": "plain"}
 WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
+COMPARED = ("imagic", "finetuned", "finetuned_imagic", "lora")  # with Hand1000: the paper's comparison, and a LoRA
+LORA_RANK = 16
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), 8
 MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
 CHECKPOINTS = 2.5  # times the model: what the checkpoints of one training take at most
@@ -54,19 +57,23 @@ class Row(NamedTuple):
     captioner: str
     run: str | None  # folder of the trained model, which rows of another mu share; None: the base model
     train_args: list[str] = []  # of train.py, beyond those of all rows
+    imagic: bool = False  # drawn by Imagic, from the photos of training
 
 
-def table_rows(mu: float, captioner: str, ablations: Sequence[Sequence[str]]) -> list[Row]:
-    """The base model, Hand1000 as asked for, and its ablations.
+def table_rows(
+    mu: float, captioner: str, ablations: Sequence[Sequence[str]], compared: Sequence[str] = ()
+) -> list[Row]:
+    """The base model, Hand1000 as asked for, what it is compared with, and its ablations.
 
     Args:
         ablations: for each what is changed, then the values: ["Lambda", "0", "0.3"].
+        compared: of `COMPARED`.
 
     Raises:
         UserError: an ablation of something else, or the same one twice.
     """
     ours = Row("Hand1000", "hand1000", mu, captioner, "hand1000")
-    rows = [Row("base", "base", 1, captioner, None), ours]
+    rows = [Row("base", "base", 1, captioner, None), ours, *(compared_row(ours, what) for what in compared)]
     for what, *values in ablations:
         if not values:
             raise UserError(f"--ablate {what}: name the values")
@@ -74,6 +81,21 @@ def table_rows(mu: float, captioner: str, ablations: Sequence[Sequence[str]]) ->
     if len({row.folder for row in rows}) < len(rows):
         raise UserError("--ablate: the same row twice")
     return rows
+
+
+def compared_row(ours: Row, what: str) -> Row:
+    """A row of the paper's comparison: Stable Diffusion and fine-tuned Stable Diffusion, each with Imagic; and a LoRA.
+
+    Fine-tuned Stable Diffusion is Hand1000 without the gesture: λ = μ = 1, with Stages II and III as they are.
+    """
+    if what == "lora":
+        return ours._replace(name="LoRA", folder=what, run=what, train_args=["--lora_rank", str(LORA_RANK)])
+    finetuned = ablation(ours, "without", "fusion")._replace(name="fine-tuned", folder="finetuned")
+    return {
+        "finetuned": finetuned,
+        "finetuned_imagic": finetuned._replace(name="fine-tuned + Imagic", folder=what, mu=ours.mu, imagic=True),
+        "imagic": Row("Imagic", "imagic", ours.mu, ours.captioner, None, imagic=True),
+    }[what]
 
 
 def ablation(ours: Row, what: str, value: str) -> Row:
@@ -138,7 +160,7 @@ class Experiment:
     """What makes one table."""
 
     gestures: list[str]
-    rows: list[Row]  # base first, Hand1000 second
+    rows: list[Row]  # base first, Hand1000 second, then what it is compared with
     seeds: list[int]
     data_root: Path
     output_dir: Path
@@ -257,17 +279,23 @@ class Experiment:
         arguments += ["--seed", str(cell.seed), "--fusion_seed", str(cell.seed), "--resume_from_checkpoint", "latest"]
         arguments += [*self.further("train"), *cell.row.train_args]
         inputs = [files.photos, files.feature, files.names, files.enriched, *self.local_model]
-        outputs = [run / "model_index.json", run / "losses.csv"]
+        outputs = [run / (LORA_FILE if "--lora_rank" in arguments else "model_index.json"), run / "losses.csv"]
         step = script_step("train", cell.step_name("train"), "train.py", arguments, inputs, outputs)
         return step._replace(scratch=[run / "checkpoints"])  # see CHECKPOINTS
 
     def generate_step(self, cell: Cell) -> Step:
         arguments, inputs = self.generation(cell)
+        script = "image_generation.py"
+        if cell.row.imagic:
+            photos = self.files(cell.gesture).photos
+            script, inputs = "hand1000/imagic.py", [*inputs, photos]
+            arguments = [*without_option(arguments, "--batch_size"), "--image_folder", str(photos)]
+            arguments += self.further("imagic")
         arguments += ["--img_save_path", str(cell.pictures), "--mu", str(cell.row.mu)]
         if self.num_images:
             arguments += ["--num_images", str(self.num_images)]
         outputs = [cell.pictures / "generation.json", *(cell.pictures / name for name in self.picture_names(cell))]
-        return script_step("generate", cell.step_name("generate"), "image_generation.py", arguments, inputs, outputs)
+        return script_step("generate", cell.step_name("generate"), script, arguments, inputs, outputs)
 
     def sweep_step(self, gesture: str) -> Step:
         """A sheet of a few prompts at five values of mu."""
@@ -284,8 +312,11 @@ class Experiment:
         arguments = ["--image_filenames_file", str(names), "--prompts_file", str(prompts), "--seed", str(cell.seed)]
         inputs = [names, prompts]
         if cell.row.run:
-            arguments += ["--ckpt", str(cell.run), "--feature_npy_path", str(files.feature)]
-            inputs += [cell.run / "hand1000.json", cell.run / "losses.csv", files.feature]
+            arguments += ["--ckpt", str(cell.run)]
+            inputs += [cell.run / "hand1000.json", cell.run / "losses.csv"]
+            if not cell.row.imagic:
+                arguments += ["--feature_npy_path", str(files.feature)]
+                inputs.append(files.feature)
         else:
             arguments += ["--ckpt", self.base_model, *resolution_of(self.further("train"))]
             inputs += self.local_model
@@ -416,6 +447,13 @@ def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor:
         from core.metrics.extractors import load_torchscript
 
         load_torchscript(feature_extractor, torch.device("cpu"))
+
+
+def without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option)
+    return parser.parse_known_args(list(arguments))[1]
 
 
 def resolution_of(train_args: Sequence[str]) -> list[str]:

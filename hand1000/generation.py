@@ -18,11 +18,12 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler
 from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
-from core.diffusion.stable_diffusion import WEIGHT_DTYPES
+from core.diffusion.stable_diffusion import WEIGHT_DTYPES, load_stable_diffusion
 from core.runs.processes import progress
 from hand1000.fusion import double_fusion, fuse
 from hand1000.gesture_feature import load_gesture_feature
-from hand1000.trained import FusionWeights, trained_model
+from hand1000.lora import merge_lora
+from hand1000.trained import FusionWeights, StoredModel, trained_model
 
 
 class Picture(NamedTuple):
@@ -44,6 +45,22 @@ class PromptEmbeds(NamedTuple):
     def at(self, prompt: int, mu: float) -> torch.Tensor:
         """The double-fused embedding of one prompt, (77, hidden)."""
         return double_fusion(self.text[prompt], self.fused[prompt], mu)
+
+
+def load_model(ckpt: str, model: StoredModel) -> StableDiffusionPipeline:
+    """The pipeline to draw with; where `model` is the base model of a run with a LoRA, with that added to its weights.
+
+    Args:
+        ckpt: the run folder, or what `model` names itself.
+        model: as `hand1000.trained.model_to_load` gives it.
+
+    Raises:
+        UserError: as `load_stable_diffusion` and `merge_lora`.
+    """
+    pipe = load_stable_diffusion(**model._asdict())
+    if model.path != ckpt:
+        merge_lora(pipe, Path(ckpt))
+    return pipe
 
 
 def encode_prompts(

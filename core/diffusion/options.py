@@ -30,10 +30,16 @@ def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> No
     add = parser.add_argument
     add("--seed", type=seed_int, default=0, help=f"seed of {seed_of}")
     add_precision_option(parser)
+    add_memory_options(parser)
+    add_checkpoint_options(parser)
+
+
+def add_memory_options(parser: argparse.ArgumentParser) -> None:
+    """Memory and speed of training steps."""
+    add = parser.add_argument
     add("--allow_tf32", action="store_true", help="TensorFloat-32 for float32 products on NVIDIA GPUs: faster, coarser")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
-    add_checkpoint_options(parser)
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
