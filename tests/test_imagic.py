@@ -19,8 +19,8 @@ STEPS = ("--embedding_steps", "3", "--finetune_steps", "2", "--finetune_lr", "1e
 
 @pytest.fixture
 def command(data_root, tiny_model):
-    (data_root / "names.txt").write_text("a.png\nb.png\nc.png\n")
-    (data_root / "prompts.txt").write_text("a hand\na red hand\nthree hands\n")
+    (data_root / "names.txt").write_text("a.png\nb.png\n")
+    (data_root / "prompts.txt").write_text("a hand\na red hand\n")
     command = ["--image_folder", data_root / "palm", "--ckpt", tiny_model, "--img_save_path", data_root / "pictures"]
     command += ["--image_filenames_file", data_root / "names.txt", "--prompts_file", data_root / "prompts.txt"]
     return [*map(str, command), *STEPS, "--resolution", "64", "--image_size", "0"]
@@ -29,7 +29,7 @@ def command(data_root, tiny_model):
 def test_it_is_imagic(command, data_root, tiny_model):
     """Each picture by plain loops over diffusers, from the model as it was."""
     imagic.main(command)
-    for place, prompt in enumerate(["a hand", "a red hand", "three hands"]):
+    for place, prompt in enumerate(["a hand", "a red hand"]):
         pipe = load_stable_diffusion(str(tiny_model))
         shape, scheduler = latent_shape(pipe, 64), training_scheduler(pipe)
         draws = photo_draws(derived_seed(0, IMAGIC, place), shape, embedding_steps=3, finetune_steps=2)
@@ -70,7 +70,7 @@ def test_it_is_imagic(command, data_root, tiny_model):
                 x = ddim.step(without + 3 * (with_text - without), t, x).prev_sample
             pixels = pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample[0]
         expected = (255 * (pixels / 2 + 0.5).clamp(0, 1)).permute(1, 2, 0).numpy()
-        drawn = np.asarray(Image.open(data_root / "pictures" / f"{'abc'[place]}.png"), float)
+        drawn = np.asarray(Image.open(data_root / "pictures" / f"{'ab'[place]}.png"), float)
         assert np.abs(drawn - expected).max() < 2
 
 
