@@ -89,6 +89,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--num_images", type=positive_int, help="pictures to draw for each row (default: one for each test caption)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
+    add("--clip_model", help="CLIP, for how well pictures fit their captions: hub id or local folder")
+    attributes = "TorchScript file that finds a caption's attributes in a picture, see docs/metrics.md"
+    add("--attribute_classifier", type=Path, help=attributes)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
     add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
@@ -103,7 +106,7 @@ def main(argv=None) -> None:
     )
     check_args(args)
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
-    shared += "feature_extractor inception_weights bootstrap num_workers".split()
+    shared += "feature_extractor inception_weights clip_model attribute_classifier bootstrap num_workers".split()
     experiment = Experiment(
         rows=table_rows(args.mu, args.captioner, args.ablate, args.compare),
         base_model=args.pretrained_model_name_or_path,
@@ -117,7 +120,13 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_arguments(steps, launched=bool(args.launcher), feature_extractor=args.feature_extractor)
+    check_arguments(
+        steps,
+        launched=bool(args.launcher),
+        feature_extractor=args.feature_extractor,
+        attribute_classifier=args.attribute_classifier,
+        clip_model=args.clip_model,
+    )
 
     def report() -> None:
         from hand1000.report import write_report

@@ -11,6 +11,7 @@ A cell of the table is a gesture, a seed and a row (base, Hand1000, an ablation)
 """
 
 import argparse
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.hands.detection import hand_detector
-from core.metrics.scores import METRICS, NO_SCORE, Score, all_scores, hand_scores
+from core.metrics.scores import METRICS, NO_SCORE, TEXT_METRICS, Score, all_scores, hand_scores
 from core.runs.command_line import fraction
 from core.runs.errors import UserError
 from core.runs.experiments import check_step_arguments
@@ -42,6 +43,7 @@ LORA_RANK = 16
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), 8
 MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
 CHECKPOINTS = 2.5  # times the model: what the checkpoints of one training take at most
+ALL_METRICS = METRICS | TEXT_METRICS  # those of texts only where asked for
 NO_PHOTOS = "put photos there, or pass --source"
 
 
@@ -174,6 +176,8 @@ class Experiment:
     protocol: str = "released"  # of FID and KID
     feature_extractor: Path | None = None
     inception_weights: Path | None = None
+    clip_model: str | None = None  # for the CLIP score of pictures and captions
+    attribute_classifier: Path | None = None  # see core/metrics/texts.py
     bootstrap: int = 1000  # resamples of the intervals
     num_workers: int | None = None
     further_args: dict[str, list[str]] = field(default_factory=dict)  # of the scripts caption, enrich, train, generate
@@ -329,7 +333,7 @@ class Experiment:
 
     def evaluation_step(self, cell: Cell) -> Step:
         """All metrics of a cell's pictures."""
-        real = self.files(cell.gesture).test.photos
+        real, files = self.files(cell.gesture).test.photos, self.files(cell.gesture, cell.row.captioner).test
         given = [path for path in (self.feature_extractor, self.inception_weights) if path]
         options = {
             "protocol": self.protocol,
@@ -342,22 +346,54 @@ class Experiment:
             cache = self.output_dir / cell.gesture / "real_features" / features
             cache.mkdir(parents=True, exist_ok=True)
             settings = {**options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
-            write_scores(cell.scores, cell.pictures, lambda: all_scores(real, cell.pictures, **settings))
+
+            def score() -> dict[str, Score]:
+                return all_scores(real, cell.pictures, **settings) | self.text_scores(cell.pictures, files)
+
+            write_scores(cell.scores, cell.pictures, score)
 
         settings = {**{name: str(value) for name, value in options.items()}, **self.score_settings()}
-        inputs = [cell.pictures, real, *given]
+        inputs = [cell.pictures, real, *given, *self.text_inputs(files)]
         step = Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
         return step._replace(check=lambda: self.check_pictures(cell))
 
     def real_evaluation_step(self, gesture: str) -> Step:
         """The metrics of hands of the test photos: what the pictures can hope for."""
-        real, output = self.files(gesture).test.photos, self.real_scores(gesture)
+        files, output = self.files(gesture, self.rows[1].captioner).test, self.real_scores(gesture)
+        real = files.photos
 
-        def run() -> None:
-            write_scores(output, real, lambda: hand_scores(real, gesture=gesture, **self.score_options()))
+        def score() -> dict[str, Score]:
+            return hand_scores(real, gesture=gesture, **self.score_options()) | self.text_scores(real, files)
 
-        name, settings = f"{gesture}/real/evaluate", self.score_settings()
-        return Step("evaluate", name, [real], [output], run=run, settings=settings)
+        name, settings, inputs = f"{gesture}/real/evaluate", self.score_settings(), [real, *self.text_inputs(files)]
+        run = functools.partial(write_scores, output, real, score)
+        return Step("evaluate", name, inputs, [output], run=run, settings=settings)
+
+    def text_scores(self, folder: Path, files: GestureFiles) -> dict[str, Score]:
+        """How faithful the pictures of a folder are to the test captions; nothing where it is not asked for."""
+        if not self.clip_model and not self.attribute_classifier:
+            return {}
+        from core.metrics.texts import attributes_kept, clip_score, load_attribute_classifier
+
+        names, captions = files.read(files.enriched)
+        there = [(folder / name, caption) for name, caption in zip(names, captions) if (folder / name).is_file()]
+        pictures, texts = [path for path, _ in there], [caption for _, caption in there]
+        scores: dict[str, Score] = {}
+        if self.clip_model:
+            from core.diffusion.pretrained import load_clip
+
+            groups = range(len(pictures))
+            scores |= clip_score(*load_clip(self.clip_model), pictures, texts, groups, **self.score_options())
+        if self.attribute_classifier:
+            classifier = load_attribute_classifier(self.attribute_classifier)
+            scores |= attributes_kept(classifier, pictures, texts, **self.score_options())
+        return scores
+
+    def text_inputs(self, files: GestureFiles) -> list[Path]:
+        """What `text_scores` depends on beside the pictures."""
+        local_clip = [Path(self.clip_model)] if self.clip_model and Path(self.clip_model).exists() else []
+        given = [*local_clip, *([self.attribute_classifier] if self.attribute_classifier else [])]
+        return [*given, files.names, files.enriched] if self.clip_model or given else []
 
     def score_options(self) -> dict[str, Any]:
         workers = cpu_count() if self.num_workers is None else self.num_workers
@@ -365,7 +401,8 @@ class Experiment:
 
     def score_settings(self) -> dict[str, Any]:
         """With another metric, all are computed anew."""
-        return {"bootstrap": self.bootstrap, "metrics": list(METRICS), "hand_detector": hand_detector()}
+        clip = {"clip_model": self.clip_model} if self.clip_model else {}
+        return {"bootstrap": self.bootstrap, "metrics": list(ALL_METRICS), "hand_detector": hand_detector(), **clip}
 
     def check_pictures(self, cell: Cell) -> None:
         """Raises UserError unless the cell's pictures are all there, no others, and made with these settings."""
@@ -402,7 +439,10 @@ class Experiment:
 
     def check(self) -> None:
         """Raises UserError where photos or files are missing."""
-        for path in (self.source, self.annotations, self.feature_extractor, self.inception_weights):
+        for path in (
+            *(self.source, self.annotations, self.feature_extractor, self.inception_weights),
+            self.attribute_classifier,
+        ):
             if path and not path.exists():
                 raise UserError(f"{path}: no such file or folder")
         if self.feature_extractor and self.inception_weights:
@@ -430,7 +470,14 @@ def script_step(
     return Step(stage, name, inputs, outputs, script=SCRIPTS / script, arguments=arguments)
 
 
-def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor: Path | None = None) -> None:
+def check_arguments(
+    steps: Sequence[Step],
+    *,
+    launched: bool,
+    feature_extractor: Path | None = None,
+    attribute_classifier: Path | None = None,
+    clip_model: str | None = None,
+) -> None:
     """Let a mistake in what the later stages are given show now, not after hours.
 
     Raises:
@@ -441,12 +488,23 @@ def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor:
         if step.script and step.stage == "train" and not launched:
             functions = script_functions(step.script)
             functions["check_args"](functions["parse_args"](step.arguments))
-    if feature_extractor and any(step.stage == "evaluate" for step in steps):
+    if not any(step.stage == "evaluate" for step in steps):
+        return
+    if clip_model:
+        from core.diffusion.pretrained import check_available_model, check_model
+
+        check_model(clip_model)
+        check_available_model(clip_model)
+    if feature_extractor:
         import torch
 
         from core.metrics.extractors import load_torchscript
 
         load_torchscript(feature_extractor, torch.device("cpu"))
+    if attribute_classifier:
+        from core.metrics.texts import load_attribute_classifier
+
+        load_attribute_classifier(attribute_classifier)
 
 
 def without_option(arguments: Sequence[str], option: str) -> list[str]:
@@ -479,7 +537,7 @@ def write_scores(output: Path, pictures: Path, score: Callable[[], dict[str, Sco
     say(f"\nMetrics of {pictures}")
     scores = score()
     say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
-    write_json(output, {"images": len(list_photos(pictures)), "scores": dict.fromkeys(METRICS, NO_SCORE) | scores})
+    write_json(output, {"images": len(list_photos(pictures)), "scores": dict.fromkeys(ALL_METRICS, NO_SCORE) | scores})
 
 
 def read_scores(path: Path) -> CellScores:
@@ -491,7 +549,7 @@ def read_scores(path: Path) -> CellScores:
     content = read_json(path, f"{path}: damaged")
     try:
         return CellScores(
-            int(content["images"]), {metric: Score(*map(float, content["scores"][metric])) for metric in METRICS}
+            int(content["images"]), {metric: Score(*map(float, content["scores"][metric])) for metric in ALL_METRICS}
         )
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: damaged (no scores in it); remove it and run the stage evaluate again") from None

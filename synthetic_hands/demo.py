@@ -76,6 +76,7 @@ def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: 
     return [
         *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner, "--mu", str(MU)),
         *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
+        *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
         f"--imagic_args={IMAGIC_ARGS}",
     ]

@@ -12,7 +12,7 @@ from core.metrics import table
 from core.metrics.scores import METRICS, NO_SCORE, Score
 from core.metrics.table import TableRow
 from hand1000 import report
-from hand1000.experiment import CellScores
+from hand1000.experiment import ALL_METRICS, CellScores
 from synthetic_hands import demo
 
 
@@ -33,10 +33,11 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     names += ["mu 1", "without stage_2"]
     for name in names:
         assert f"| call | {name} | " in table
-    assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – |" in table
-    assert pixels(tmp_path / "grid.png").shape[1] == 600
+    assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – | – |" in table
+    assert "| attributes kept ↑ |" in table and "CLIP" not in table
+    assert pixels(tmp_path / "grid.png").shape[1] == 1400  # seven columns
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert {row["metric"] for row in rows} == set(METRICS) and len(rows) == len(names) * len(METRICS)
+    assert {row["metric"] for row in rows} == set(ALL_METRICS) and len(rows) == len(names) * len(ALL_METRICS)
     content = json.loads((tmp_path / "results.json").read_text())
     assert [cell["row"] for cell in content["results"]] == names
     assert all(cell["images"] == 10 for cell in content["results"])
