@@ -9,7 +9,7 @@ from conftest import error_of, files_under, pixels
 
 import reproduce
 from core.metrics import table
-from core.metrics.scores import METRICS, NO_SCORE, Score
+from core.metrics.scores import NO_SCORE, Score
 from core.metrics.table import TableRow
 from hand1000 import report
 from hand1000.experiment import ALL_METRICS, CellScores
@@ -112,7 +112,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
 
 
 def test_table_marks_what_differs_beyond_the_intervals():
-    nothing = dict.fromkeys(METRICS, NO_SCORE)
+    nothing = dict.fromkeys(ALL_METRICS, NO_SCORE)
 
     def cell(fid: float, confidence: float, found: float) -> CellScores:
         scores = {"FID": Score(fid, fid - 1, fid + 1), "HAND-CONF": Score(confidence, 0.8, 0.9)}
@@ -139,7 +139,7 @@ def test_table_marks_what_differs_beyond_the_intervals():
 
 
 def test_special_characters_do_no_harm_in_tables(tmp_path):
-    row = TableRow((r"a|b_c%$&#{}~^\\", "=cmd"), {**dict.fromkeys(METRICS, NO_SCORE), "FID": Score(1, 1, 1)})
+    row = TableRow((r"a|b_c%$&#{}~^\\", "=cmd"), {**dict.fromkeys(ALL_METRICS, NO_SCORE), "FID": Score(1, 1, 1)})
     lines = [table.headings(("gesture", "model"), ["FID"]), table.cells(row, ["FID"])]
     assert table.markdown(lines).splitlines()[2].startswith(r"| a\|b_c")
     text = table.latex(lines, 2).splitlines()[4]
