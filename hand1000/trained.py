@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
+from core.diffusion.hub_runs import fetch_run
 from core.diffusion.model_path import is_single_file
 from core.runs.errors import UserError
 from core.runs.run import check_content, read_record, refuse_unfinished
 from core.runs.schema import a_seed, positive
 
-RECORD, FUSION_FILE = "hand1000.json", "fusion.safetensors"
+RECORD, FUSION_FILE, FEATURE_FILE = "hand1000.json", "fusion.safetensors", "feature.npy"
+# What is fetched of a run on the hub: the parts of a Stable Diffusion or a LoRA for one, and what is beside them.
+RUN_FILES = (FUSION_FILE, FEATURE_FILE, "model_index.json", "pytorch_lora_weights.safetensors") + tuple(
+    f"{part}/*.{kind}"
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    for kind in ("json", "safetensors", "txt")
+)
 
 
 # What is taken from the record
@@ -52,6 +59,15 @@ def fusion_fact(fusion_seed: int, fusion_checkpoint: Path | None) -> dict[str, A
     return {"file": FUSION_FILE} if fusion_checkpoint else {"seed": fusion_seed}
 
 
+def local_run(model: str, revision: str | None = None) -> Path:
+    """The folder of a run: in the hub's cache, where `model` is the id of a run on the hub; else just this path.
+
+    Raises:
+        UserError: see `fetch_run`.
+    """
+    return fetch_run(model, RECORD, RUN_FILES, revision) or Path(model)
+
+
 def read_trained_model(folder: Path) -> TrainedModel | None:
     """The run in a folder; None where there is none.
 
@@ -68,6 +84,12 @@ def read_trained_model(folder: Path) -> TrainedModel | None:
     settings, fusion = record.settings, record.facts["fusion"]
     weights = FusionWeights(file=folder / FUSION_FILE) if "file" in fusion else FusionWeights(fusion["seed"])
     return TrainedModel(settings, settings["resolution"], settings["feature_sha256"], weights)
+
+
+def own_feature(folder: Path) -> Path | None:
+    """The gesture feature that lies in a run folder, if one does."""
+    path = folder / FEATURE_FILE
+    return path if path.is_file() else None
 
 
 def trained_model(folder: Path) -> TrainedModel:
