@@ -16,7 +16,7 @@ from hand1000.trained import FEATURE_FILE, trained_model
 
 # torch and diffusers are imported inside draw_samples.
 
-NUM_INFERENCE_STEPS, GUIDANCE_SCALE = 45, 3.0  # as image_generation.py draws
+NUM_INFERENCE_STEPS, GUIDANCE_SCALE, BATCH_SIZE = 45, 3.0, 4  # as image_generation.py draws
 
 
 def present_run(
@@ -29,7 +29,7 @@ def present_run(
     hub_model_id: str | None,
     private: bool,
 ) -> None:
-    """All of it, on the main process; for a run that was finished before, what was not there or is asked for anew.
+    """All of it, on the main process; for a run that was finished before, what is not there yet.
 
     Args:
         feature: the gesture feature (63,) that the run was trained with.
@@ -43,9 +43,10 @@ def present_run(
         return
     if not (folder / FEATURE_FILE).is_file():
         save_gesture_feature(folder / FEATURE_FILE, feature)
-    if validation_prompts:
+    if validation_prompts and (folder / SAMPLES).is_file():
+        say(f"{folder / SAMPLES}: taken as it is; delete it to have it drawn again")
+    elif validation_prompts:
         draw_samples(folder, validation_prompts, num_validation_images)
-        say(f"{folder / SAMPLES}: drawn")
     publish_run(folder, card_of_run, push_to_hub=push_to_hub, hub_model_id=hub_model_id, private=private)
 
 
@@ -69,7 +70,7 @@ def draw_samples(folder: Path, prompts: Sequence[str], num_images: int) -> None:
             device,
             latent_shape=latent_shape(pipe, trained.resolution),
             image_size=0,
-            batch_size=1,
+            batch_size=BATCH_SIZE,
             guidance_scale=GUIDANCE_SCALE,
             num_inference_steps=NUM_INFERENCE_STEPS,
             mixed_precision="no",

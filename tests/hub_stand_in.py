@@ -72,7 +72,8 @@ class Handler(BaseHTTPRequestHandler):
                 tree = [
                     {"type": "file", "path": name, "size": len(data), "oid": blob(data)} for name, data in files.items()
                 ]
-                self.answer(tree if kind == "tree" else {"id": repo, "sha": oid, "siblings": []})
+                siblings = [{"rfilename": name} for name in files]
+                self.answer(tree if kind == "tree" else {"id": repo, "sha": oid, "siblings": siblings})
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repo, revision, name = match.groups()
             if found := self.commit_of(repo, revision):

@@ -19,7 +19,8 @@ LICENCES = {  # of base models that are most used here, by their hub ids in smal
     "stable-diffusion-v1-5/stable-diffusion-v1-5": RAIL,
     "runwayml/stable-diffusion-v1-5": RAIL,
 }
-ACTIVE = re.compile(r"([\\`*_{}\[\]()<>#|~$&!@])")  # what Markdown, GitHub's or the hub's, may take for markup
+# What Markdown, GitHub's or the hub's, may take for markup; a _ within a word is none.
+ACTIVE = re.compile(r"([\\`*{}\[\]()<>#|~$&!@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 TENTHS = 10
 NOT_SHOWN = re.compile(r".*(_sha256|_fingerprint)|validation_prompts")
 
