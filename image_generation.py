@@ -30,7 +30,7 @@ from core.runs.sheets import contact_sheet, save_png
 from hand1000.gesture_feature import feature_hash, load_gesture_feature
 from hand1000.options import add_picture_options
 from hand1000.prompts import listed_prompts, names_of_prompts, with_recorded_prompts
-from hand1000.trained import fusion_of_model, model_to_load, read_trained_model
+from hand1000.trained import fusion_of_model, local_run, model_to_load, own_feature, read_trained_model
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -43,7 +43,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--prompt", nargs="+", help="one or several prompts, in place of the two lists")
     add_picture_options(parser, required=False)
-    add("--feature_npy_path", type=Path, help="gesture feature from cal_mean_feature.py (needed unless mu is 1)")
+    add("--feature_npy_path", type=Path, help="gesture feature from cal_mean_feature.py (default: the run's own)")
     add("--mu", type=fraction, nargs="+", default=[0.7], help="share of the text, 0 to 1; several values make a sweep")
     add(
         "--num_images",
@@ -68,8 +68,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("what to draw? give --prompt, or --image_filenames_file and --prompts_file")
     if len({mu_name(mu) for mu in args.mu}) < len(args.mu):
         raise UserError("--mu: the same value twice")
-    if any(mu != 1 for mu in args.mu) and not args.feature_npy_path:
-        raise UserError("--feature_npy_path is needed unless --mu is 1; cal_mean_feature.py makes the file")
     check_writable(args.img_save_path)
 
 
@@ -82,22 +80,28 @@ def main(argv=None) -> None:
     else:
         names, prompts = listed_prompts(args.image_filenames_file, args.prompts_file, args.num_images)
     vary_seed = args.vary_seed or len(args.prompt or []) == 1
-    trained = read_trained_model(Path(args.ckpt))
+    ckpt = str(local_run(args.ckpt, args.revision))
+    trained = read_trained_model(Path(ckpt))
     model = model_to_load(
-        args.ckpt,
+        ckpt,
         trained,
         args.pretrained_model_name_or_path,
         original_config=args.original_config,
         config=args.config,
+        revision=args.revision,
     )
     resolution = args.resolution or (trained.resolution if trained else 512)
     fusion = fusion_of_model(args.ckpt, trained) if any(mu != 1 for mu in args.mu) else None
-    feature = load_gesture_feature(args.feature_npy_path) if args.feature_npy_path else None
+    feature_path = args.feature_npy_path or (own_feature(Path(ckpt)) if fusion else None)
+    if fusion and not feature_path:
+        raise UserError("--feature_npy_path is needed unless --mu is 1; cal_mean_feature.py makes the file")
+    feature = load_gesture_feature(feature_path) if feature_path else None
     if trained and feature is not None and feature_hash(feature) != trained.feature_sha256:
-        say(f"warning: {args.feature_npy_path} is not the feature that {args.ckpt} was trained with")
+        say(f"warning: {feature_path} is not the feature that {args.ckpt} was trained with")
 
     settings = {
         "ckpt": args.ckpt,
+        "revision": args.revision,
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
         "feature": feature_hash(feature) if fusion and feature is not None else None,
         "mu": "sweep" if len(args.mu) > 1 else args.mu[0],
@@ -122,7 +126,7 @@ def main(argv=None) -> None:
             from hand1000.generation import Picture, draw_pictures, encode_prompts, load_model
 
             processes = start_processes()
-            pipe = load_model(args.ckpt, model)
+            pipe = load_model(ckpt, model)
             shape = latent_shape(pipe, resolution)
             embeds = encode_prompts(pipe, prompts, feature, fusion, processes.device)
             pictures = [

@@ -14,8 +14,15 @@ Examples:
 import argparse
 from pathlib import Path
 
+from core.diffusion.hub_runs import check_push
 from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_model_options, add_training_options, check_8bit_adam
+from core.diffusion.options import (
+    HUB_OPTIONS,
+    add_hub_options,
+    add_model_options,
+    add_training_options,
+    check_8bit_adam,
+)
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -34,6 +41,7 @@ from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.hyperparameters import INTERLEAVED, LORA_LR, STAGED, Hyperparameters
+from hand1000.presentation import present_run
 from hand1000.trained import RECORD
 from hand1000.training import (
     add_single_file,
@@ -62,6 +70,9 @@ NOT_SETTINGS = {
     "report_to",
     "save_single_file",
     "skip_bad_images",
+    "validation_prompts",
+    "num_validation_images",
+    *HUB_OPTIONS,
 }
 
 
@@ -124,6 +135,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
+    add("--validation_prompts", nargs="+", help="prompts to draw after training, for the model card (default: none)")
+    add("--num_validation_images", type=positive_int, default=4, help="pictures of each of them")
+    add_hub_options(parser)
     args = parser.parse_args(argv)
     args.output_dir = args.output_dir or Path("output") / args.gesture
     if args.finetune_lr is None:
@@ -146,6 +160,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config, args.revision)
+    check_push(args.push_to_hub, args.hub_model_id, args.output_dir)
     check_writable(args.output_dir)
 
 
@@ -168,12 +183,24 @@ def main(argv=None) -> None:
         "global_batch_size": params.global_batch_size,
     }
 
+    def present() -> None:
+        present_run(
+            args.output_dir,
+            feature,
+            validation_prompts=args.validation_prompts,
+            num_validation_images=args.num_validation_images,
+            push_to_hub=args.push_to_hub,
+            hub_model_id=args.hub_model_id,
+            private=args.hub_private_repo,
+        )
+
     run = Run(args.output_dir / RECORD, settings, what="training")
     with run.hold():
         if run.is_finished():
             if args.save_single_file:
                 add_single_file(run.folder, single_file)
             say(f"{run.folder}: already finished with these settings")
+            present()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
         if args.resume_from_checkpoint:
@@ -223,6 +250,7 @@ def main(argv=None) -> None:
         say(f"{run.folder}: finished, {counted(len(photos), 'photo')}, {len(state.losses)} losses in losses.csv")
         accelerator.wait_for_everyone()
         accelerator.end_training()
+        present()
 
 
 if __name__ == "__main__":

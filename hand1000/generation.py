@@ -3,7 +3,7 @@
 For a person who draws with plain diffusers, `fused_prompt_embeds` gives the embeddings at any mu:
 
     pipe = StableDiffusionPipeline.from_pretrained("output/call", safety_checker=None)
-    embeds, negative = fused_prompt_embeds(pipe, prompts, run="output/call", feature="call.npy", mu=0.5)
+    embeds, negative = fused_prompt_embeds(pipe, prompts, run="output/call", mu=0.5)
     pictures = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, guidance_scale=3).images
 """
 
@@ -23,7 +23,7 @@ from core.runs.processes import progress
 from hand1000.fusion import double_fusion, fuse
 from hand1000.gesture_feature import load_gesture_feature
 from hand1000.lora import merge_lora
-from hand1000.trained import FusionWeights, StoredModel, trained_model
+from hand1000.trained import FEATURE_FILE, FusionWeights, StoredModel, local_run, trained_model
 
 
 class Picture(NamedTuple):
@@ -80,14 +80,19 @@ def encode_prompts(
 
 
 def fused_prompt_embeds(
-    pipe: StableDiffusionPipeline, prompts: Sequence[str], *, run: str | Path, feature: str | Path, mu: float
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    *,
+    run: str | Path,
+    feature: str | Path | None = None,
+    mu: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings for diffusers' own pipeline: mu * text + (1 - mu) * fused (`double_fusion`).
 
     Args:
         pipe: loaded from the run folder.
-        run: the run folder that train.py made, which knows its fusion layer.
-        feature: the gesture feature that cal_mean_feature.py made.
+        run: the run folder that train.py made, which knows its fusion layer, or its hub id.
+        feature: the gesture feature that cal_mean_feature.py made (default: the run's own).
         mu: share of the text, 0 to 1.
 
     Returns:
@@ -97,8 +102,9 @@ def fused_prompt_embeds(
         UserError: the run is missing or unfinished, or the feature is not one.
     """
     device, dtype = pipe.device, pipe.text_encoder.dtype
-    fusion = trained_model(Path(run)).fusion
-    embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature)), fusion, device)
+    folder = local_run(str(run))
+    fusion = trained_model(folder).fusion
+    embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature or folder / FEATURE_FILE)), fusion, device)
     pipe.text_encoder.to(device)
     mixed = double_fusion(embeds.text, embeds.fused, mu)
     return mixed.to(device, dtype), embeds.negative.expand_as(mixed).to(device, dtype)

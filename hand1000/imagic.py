@@ -44,7 +44,7 @@ from core.runs.run import Run
 from hand1000.hyperparameters import Hyperparameters
 from hand1000.options import add_picture_options
 from hand1000.prompts import listed_prompts, with_recorded_prompts
-from hand1000.trained import model_to_load, read_trained_model
+from hand1000.trained import local_run, model_to_load, read_trained_model
 
 if TYPE_CHECKING:
     import torch
@@ -80,9 +80,10 @@ def main(argv=None) -> None:
     check_writable(args.img_save_path)
     names, prompts = listed_prompts(args.image_filenames_file, args.prompts_file, args.num_images)
     photos = photos_to_edit(args.image_folder, len(names))
-    trained = read_trained_model(Path(args.ckpt))
-    configs = {"original_config": args.original_config, "config": args.config}
-    model = model_to_load(args.ckpt, trained, args.pretrained_model_name_or_path, **configs)
+    ckpt = str(local_run(args.ckpt, args.revision))
+    trained = read_trained_model(Path(ckpt))
+    configs = {name: getattr(args, name) for name in ("original_config", "config", "revision")}
+    model = model_to_load(ckpt, trained, args.pretrained_model_name_or_path, **configs)
     resolution = args.resolution or (trained.resolution if trained else 512)
     params = Hyperparameters(
         **{name: value for name, value in vars(args).items() if name in Hyperparameters._fields and value is not None}
@@ -111,7 +112,7 @@ def main(argv=None) -> None:
 
             accelerator = start_accelerator(mixed_precision=args.mixed_precision, allow_tf32=args.allow_tf32)
             device = accelerator.device
-            pipe = load_model(args.ckpt, model)
+            pipe = load_model(ckpt, model)
             shape = latent_shape(pipe, resolution)
             embeds = encode_texts(pipe, [*prompts, ""], device)
             accelerator.wait_for_everyone()  # every process has looked at the folder before it changes

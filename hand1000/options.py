@@ -19,8 +19,10 @@ def add_picture_options(parser: argparse.ArgumentParser, *, required: bool) -> N
     add(
         "--ckpt",
         required=True,
-        help="run folder of train.py, released .ckpt, or a base model: hub id, diffusers folder, single file",
+        help="run folder of train.py or its hub id, released .ckpt, or a base model: hub id, diffusers folder, "
+        "single file",
     )
+    add("--revision", help="revision of a hub id")
     add("--img_save_path", type=Path, required=True, help="folder for the pictures, and for nothing else")
     add("--pretrained_model_name_or_path", help="base model of a LoRA run (default: where train.py found it)")
     add_single_file_options(parser, "--ckpt")

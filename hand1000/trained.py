@@ -3,13 +3,21 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
+from core.diffusion.hub_runs import fetch_run
 from core.diffusion.model_path import check_model_path, is_single_file
 from core.runs.errors import UserError
 from core.runs.files import fingerprint_if_local
 from core.runs.run import check_content, read_record, refuse_unfinished
 from core.runs.schema import a_seed, positive
 
-RECORD, FUSION_FILE, LORA_FILE = "hand1000.json", "fusion.safetensors", "pytorch_lora_weights.safetensors"
+RECORD, FUSION_FILE, FEATURE_FILE = "hand1000.json", "fusion.safetensors", "feature.npy"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+# What is fetched of a run on the hub: the parts of a Stable Diffusion or a LoRA for one, and what is beside them.
+RUN_FILES = (FUSION_FILE, FEATURE_FILE, "model_index.json", LORA_FILE) + tuple(
+    f"{part}/*.{kind}"
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    for kind in ("json", "safetensors", "txt")
+)
 
 
 # What is taken from the record
@@ -74,6 +82,15 @@ def fusion_fact(fusion_seed: int, fusion_checkpoint: Path | None) -> dict[str, A
     return {"file": FUSION_FILE} if fusion_checkpoint else {"seed": fusion_seed}
 
 
+def local_run(model: str, revision: str | None = None) -> Path:
+    """The folder of a run: in the hub's cache, where `model` is the id of a run on the hub; else just this path.
+
+    Raises:
+        UserError: see `fetch_run`.
+    """
+    return fetch_run(model, RECORD, RUN_FILES, revision) or Path(model)
+
+
 def read_trained_model(folder: Path) -> TrainedModel | None:
     """The run in a folder; None where there is none.
 
@@ -97,6 +114,12 @@ def read_trained_model(folder: Path) -> TrainedModel | None:
     return TrainedModel(settings, settings["resolution"], settings["feature_sha256"], weights, lora_base)
 
 
+def own_feature(folder: Path) -> Path | None:
+    """The gesture feature that lies in a run folder, if one does."""
+    path = folder / FEATURE_FILE
+    return path if path.is_file() else None
+
+
 def trained_model(folder: Path) -> TrainedModel:
     """As `read_trained_model`, and raises UserError where there is no run either."""
     model = read_trained_model(folder)
@@ -112,14 +135,15 @@ def model_to_load(
 
     Args:
         base_model: where the base model of a LoRA is now, if not where the run found it.
-        configs: `original_config` and `config` of a single file.
+        configs: `original_config` and `config` of a single file, `revision` of a hub id.
 
     Raises:
         UserError: as `check_model_path`, or the base model has changed.
     """
     model = StoredModel(ckpt, **configs)
     if trained and trained.lora_base:
-        model = StoredModel(base_model, **configs) if base_model else trained.lora_base
+        own = StoredModel(base_model, **{**configs, "revision": None}) if base_model else None
+        model = own or trained.lora_base  # the revision is that of `ckpt`
     elif base_model:
         raise UserError(f"--pretrained_model_name_or_path is for runs of train.py --lora_rank; {ckpt} is a whole model")
     try:
