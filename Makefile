@@ -1,17 +1,20 @@
-# `make demo`, `make demo-attentionhand` and `make test` each do all of the set-up on a fresh machine.
+# `make demo`, `make demo-attentionhand`, `make app` and `make test` each do all of the set-up on a fresh machine.
 
 # The newest Python on the PATH that everything is tested with; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: demo demo-attentionhand test readme-test lint clean
+.PHONY: demo demo-attentionhand app test readme-test lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic_hands.demo --output_dir results/demo
 
 demo-attentionhand: .venv/installed
 	$(BIN)/python -m synthetic_hands.demo_attentionhand --output_dir results/demo-attentionhand
+
+app: .venv/installed-app
+	$(BIN)/python app.py
 
 test: lint
 	$(BIN)/python -m pytest
@@ -31,5 +34,9 @@ lint: .venv/installed
 	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
+.venv/installed-app: requirements-app.txt .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -r requirements-app.txt
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache results/demo results/demo-attentionhand
+	rm -rf .venv .pytest_cache .ruff_cache results/demo results/demo-attentionhand results/app

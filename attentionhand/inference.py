@@ -18,7 +18,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -144,66 +144,47 @@ def main(argv=None) -> None:
             return
         run.begin(**facts)
 
-        import torch
-
-        from attentionhand.embeddings import distinct
-        from attentionhand.hand_words import token_positions
-        from attentionhand.sampling import draw, exciter
+        from attentionhand.generation import draw_batch, load_control
         from attentionhand.text_attention import layers_at
-        from attentionhand.weights import load_decoder, load_stage
         from core.diffusion.encoding import encode_texts, latent_shape
         from core.diffusion.sampling import save_picture, start_noise
-        from core.diffusion.stable_diffusion import WEIGHT_DTYPES, load_stable_diffusion
+        from core.diffusion.stable_diffusion import load_stable_diffusion
 
         device = processes.device
-        dtype = WEIGHT_DTYPES[args.mixed_precision]
         pipe = load_stable_diffusion(
             args.pretrained_model_name_or_path, original_config=args.original_config, config=args.config
         )
         shape = (args.num_samples, *latent_shape(pipe, args.resolution)[1:])
-        stages = [load_stage(path, pipe).eval().requires_grad_(False) for path in weights]
-        has_own_unet = [load_decoder(path, pipe) for path in weights]
-        if len(stages) > 1 and any(has_own_unet):
-            raise UserError("--weights: several can't be combined where one was trained with --sd_unlocked")
+        control = load_control(
+            weights, pipe, device, guess_mode=args.guess_mode, only_mid_control=args.only_mid_control
+        )
         if identity_of_weights(weights) != settings["weights"]:
             raise UserError("--weights: they have changed since this command was started; start it again")
-        control = control_of(stages, guess_mode=args.guess_mode, only_mid_control=args.only_mid_control)
         if args.tas and not layers_at(pipe.unet, level=2):
             raise UserError("--tas: this model has no cross-attention at a quarter of the latents' side")
         negative_embeds = encode_texts(pipe, [args.n_prompt], device, desc=None)
-        for model in (pipe.unet, pipe.vae, *stages):
-            model.to(device, memory_format=torch.channels_last)  # faster convolutions
 
         own = missing[processes.process_index :: processes.num_processes]
         with progress(total=len(own) * args.num_inference_steps, desc="Drawing", unit="step") as bar:
             for batch in own:  # always whole, so that what is drawn again has the same bits
                 drawn = {number: mesh_of(samples[number], args.resolution) for number in {one.label for one in batch}}
-                mesh = torch.from_numpy(np.stack([drawn[picture.label] for picture in batch]))
-                mesh = mesh[:, None].float().expand(-1, 3, -1, -1) / 255
-                # With the comma also before nothing, as released.
-                prompts = [f"{picture.text}, {args.a_prompt}" for picture in batch]
-                texts, rows = distinct(prompts)
-                prompt_embeds = encode_texts(pipe, texts, device, desc=None)[rows]
-                noise = torch.stack([start_noise(picture.seed, shape)[picture.number] for picture in batch])
-                excite = None
-                if args.tas:
-                    positions = [token_positions(pipe.tokenizer, prompt, args.tas_verbs) for prompt in prompts]
-                    excite = exciter(pipe.unet, prompt_embeds, positions, steps=args.tas_steps)
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    images = draw(
-                        pipe,
-                        control.stage,
-                        prompt_embeds,
-                        negative_embeds,
-                        mesh,
-                        noise,
-                        num_inference_steps=args.num_inference_steps,
-                        before_step=excite,
-                        after_step=bar.update,
-                        guidance_scale=args.guidance_scale,
-                        strength=args.strength,
-                        **control.options,
-                    )
+                images = draw_batch(
+                    pipe,
+                    control,
+                    # With the comma also before nothing, as released.
+                    [f"{picture.text}, {args.a_prompt}" for picture in batch],
+                    negative_embeds,
+                    np.stack([drawn[picture.label] for picture in batch]),
+                    [start_noise(picture.seed, shape)[picture.number] for picture in batch],
+                    device,
+                    num_inference_steps=args.num_inference_steps,
+                    guidance_scale=args.guidance_scale,
+                    strength=args.strength,
+                    mixed_precision=args.mixed_precision,
+                    tas_steps=args.tas_steps if args.tas else 0,
+                    tas_verbs=args.tas_verbs,
+                    after_step=bar.update,
+                )
                 for picture, image in zip(batch, images, strict=True):
                     if not picture.path.is_file():
                         save_picture(image, picture.path)
@@ -230,30 +211,6 @@ def check_weights(weights: Sequence[Path], *, no_control: bool, only_mid_control
         if training and (trained := training.settings.get("only_mid_control", False)) != only_mid_control:
             needed = "pass" if trained else "leave out"
             raise UserError(f"{path}: trained with --only_mid_control {trained}; {needed} that flag")
-
-
-class Control(NamedTuple):
-    """What controls the pictures, and how."""
-
-    stage: Any  # of `attentionhand.sampling.draw`
-    options: dict[str, bool]
-
-
-def control_of(stages: Sequence[Any], *, guess_mode: bool, only_mid_control: bool) -> Control:
-    """Nothing, one network, or several visual attention stages.
-
-    Raises:
-        UserError: options or combinations that only ControlNets have.
-    """
-    from diffusers import ControlNetModel
-
-    if stages and all(isinstance(stage, ControlNetModel) for stage in stages):
-        return Control(stages, {"guess_mode": guess_mode, "only_mid_control": only_mid_control})
-    if guess_mode or only_mid_control:
-        raise UserError("--guess_mode and --only_mid_control are for the weights of a ControlNet")
-    if len(stages) > 1:
-        raise UserError("--weights: only ControlNets can be combined")
-    return Control(stages[0] if stages else None, {})
 
 
 def texts_of_labels(own: Sequence[str], file: Path | None, every: bool) -> list[list[str]]:
@@ -301,10 +258,11 @@ def entry_of(picture: Picture) -> dict[str, str | int]:
 
 
 def mesh_of(sample: "Sample", resolution: int) -> np.ndarray:
-    """The mesh image as it controls a picture, (S, S) uint8."""
-    from attentionhand.data import grey, load_picture, resize
+    """The mesh image of a sample as it controls a picture, (S, S) uint8."""
+    from attentionhand.data import load_picture
+    from attentionhand.generation import control_image
 
-    return resize(grey(load_picture(sample.mesh)), resolution)
+    return control_image(load_picture(sample.mesh), resolution)
 
 
 def sheet_of(samples: Sequence["Sample"], pictures: Sequence[Picture], resolution: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """The architecture: imports point down only, go round in no circle, and nothing imports a root script."""
 
 import ast
+import functools
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ FLOORS = [
     ["tests"],
     ["benchmarks"],
     ["scripts"],
+    ["studio"],
     ["captioning", "synthetic_hands"],
     ["hand1000", "attentionhand"],
     ["core.metrics", "core.diffusion"],
@@ -21,8 +23,13 @@ FLOORS = [
     ["core.runs"],
 ]
 NOT_BELOW = {("core.diffusion", "core.hands")}  # Stable Diffusion knows nothing of hands
-MEDIAPIPE = "core.hands.mediapipe_solutions"  # needs mediapipe, which is optional
-PACKAGES = ["core", "hand1000", "attentionhand", "captioning", "synthetic_hands"]
+OPTIONAL = {  # modules that import a library which requirements.txt does not have
+    "core.hands.mediapipe_solutions": "mediapipe",
+    "studio.page": "gradio",
+    "studio.parts": "gradio",
+    "studio.tabs": "gradio",
+}
+PACKAGES = ["core", "hand1000", "attentionhand", "captioning", "synthetic_hands", "studio"]
 
 
 def room_of(module: str) -> str:
@@ -40,10 +47,19 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): ROOT / name for name in names}
 
 
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
 def imports_of(path: Path, name: str, known: set[str]) -> set[str]:
     """The project's modules that a file imports, also inside functions and for type checking."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -99,6 +115,20 @@ def test_there_is_no_circle(arrows):
     assert sorted(left) == []
 
 
+def test_optional_libraries_stay_where_they_are():
+    for library in set(OPTIONAL.values()):
+        users = {name for name, path in modules().items() if imports_library(path, library)}
+        allowed = {name for name, needed in OPTIONAL.items() if needed == library}
+        assert {name for name in users if not name.startswith(("tests.", "benchmarks."))} == allowed
+
+
+def imports_library(path: Path, library: str) -> bool:
+    nodes = nodes_of(path)
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    return any(name.partition(".")[0] == library for name in names)
+
+
 def test_a_wheel_holds_every_package(tmp_path):
     """Built from the repository and imported outside the checkout, without torch being needed for the import."""
     copy = tmp_path / "copy"
@@ -109,7 +139,7 @@ def test_a_wheel_holds_every_package(tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as file:
         file.extractall(site)
-    names = [module for module in modules() if module.partition(".")[0] in PACKAGES and module != MEDIAPIPE]
+    names = [module for module in modules() if module.partition(".")[0] in PACKAGES and module not in OPTIONAL]
     lines = [f"import sys; sys.path.insert(0, {str(site)!r})", *(f"import {name}" for name in names)]
     lines.append(f"assert core.__file__.startswith({str(site)!r})")
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)

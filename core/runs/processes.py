@@ -1,11 +1,13 @@
 """Cores, and the processes that `accelerate launch` starts: how many there are, which one prints, how they begin."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import ContextVar
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
 Result = TypeVar("Result")
+Watcher = Callable[[str, int, int | None], object]  # what is being done, how much of it, of how much
+WATCHER: ContextVar[Watcher | None] = ContextVar("WATCHER", default=None)
 
 
 def cpu_count() -> int:
@@ -53,7 +57,30 @@ def counted(count: int, noun: str) -> str:
 
 def progress(iterable=None, *, disable: bool = False, **options) -> tqdm:
     """A progress bar, on the main process only."""
-    return tqdm(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
+    return WatchedBar(iterable, disable=disable or not is_main_process(), dynamic_ncols=True, **options)
+
+
+class WatchedBar(tqdm):
+    """A progress bar that also tells whoever watches."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if (watcher := WATCHER.get()) and not self.disable:
+            watcher(self.desc.removesuffix(": "), self.n, self.total)
+        return shown
+
+
+@contextlib.contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Hear of all progress that this thread makes in the block, such as to show it in a page.
+
+    What `watcher` raises comes out of the work: so it is stopped between two steps.
+    """
+    token = WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        WATCHER.reset(token)
 
 
 def made_ahead(items: Iterator[Result]) -> Iterator[Result]:

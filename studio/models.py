@@ -1,0 +1,69 @@
+"""The models of the page: loaded when they are first needed, the last few kept."""
+
+import functools
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from attentionhand.generation import Control, load_control
+from attentionhand.runs import finished_training
+from core.diffusion.encoding import latent_shape
+from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.runs.processes import start_processes
+from studio.offers import Offers
+
+KEPT = 2  # of each kind
+
+
+@functools.lru_cache(maxsize=KEPT)
+def pipeline(path: str, original_config: str | None = None, config: str | None = None) -> StableDiffusionPipeline:
+    """A Stable Diffusion that nobody changes.
+
+    Raises:
+        UserError: as `load_stable_diffusion`.
+    """
+    return load_stable_diffusion(path, original_config=original_config, config=config)
+
+
+def base_pipeline(offers: Offers) -> StableDiffusionPipeline:
+    """The owner's base model."""
+    return pipeline(offers.base, offers.original_config, offers.config)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def controlled(
+    offers_base: tuple[str, str | None, str | None], weights: Path
+) -> tuple[StableDiffusionPipeline, Control]:
+    """AttentionHand's weights, and the base model with the UNet that belongs to them.
+
+    Raises:
+        UserError: the weights are unfinished, can't be loaded, or belong to another base model.
+    """
+    training = finished_training(weights)
+    only_mid = bool(training and training.settings.get("only_mid_control", False))
+    has_own_unet = weights.is_file() or (weights / "unet").is_dir()
+    load = pipeline.__wrapped__ if has_own_unet else pipeline  # a UNet that is changed must not be shared
+    pipe = load(*offers_base)
+    return pipe, load_control([weights], pipe, device(), only_mid_control=only_mid)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def uncontrolled(offers_base: tuple[str, str | None, str | None]) -> tuple[StableDiffusionPipeline, Control]:
+    """The base model, which draws by the text alone."""
+    pipe = pipeline(*offers_base)
+    return pipe, load_control([], pipe, device())
+
+
+def device() -> torch.device:
+    return start_processes().device
+
+
+def own_resolution(pipe: StableDiffusionPipeline) -> int:
+    """Pixels a side that a model was made for: 512 for Stable Diffusion 1, 64 for the miniature."""
+    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+
+
+def shape_of(pipe: StableDiffusionPipeline, resolution: int | None) -> tuple[int, int, int, int]:
+    """The shape of one picture's latents. Raises UserError where the model can't draw such a resolution."""
+    return latent_shape(pipe, resolution or own_resolution(pipe))
