@@ -25,6 +25,9 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     output = capsys.readouterr().out
     for script in ("captioning/enrich", "cal_mean_feature", "train", "image_generation", "hand1000/imagic"):
         assert f"$ python {script}.py " in output
+    assert re.search(
+        r"time of the steps: enrich \d+ s, feature \d+ s, train \d+ s, generate \d+ s, evaluate \d+ s\n", output
+    )
     made = files_under(tmp_path)
     results = {"table.md", "table.csv", "table.tex", "results.json", "report.html", "grid.png", "losses.png"}
     assert results <= made and "call/seed_0/mu_sweep/grid.png" in made
