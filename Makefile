@@ -19,7 +19,7 @@ app: .venv/installed-app
 test: lint
 	$(BIN)/python -m pytest
 
-# Every command of the README and of docs/, on a fresh clone with an environment of its own; about half an hour.
+# Every command of the README and of docs/, and its notebook, on a fresh clone with an environment of its own; about half an hour.
 readme-test: .venv/installed
 	$(BIN)/python tests/readme_commands.py
 

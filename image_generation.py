@@ -21,17 +21,16 @@ Examples:
 import argparse
 from pathlib import Path
 
-from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_generation_options, add_single_file_options
-from core.runs.command_line import argument_parser, command_line, fraction, pixels, positive_int
+from core.runs.command_line import argument_parser, command_line, fraction, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable, fingerprint_if_local
 from core.runs.processes import is_main_process, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 from hand1000.gesture_feature import feature_hash, load_gesture_feature
+from hand1000.options import add_picture_options
 from hand1000.prompts import listed_prompts, names_of_prompts, with_recorded_prompts
-from hand1000.trained import fusion_of_model, read_trained_model
+from hand1000.trained import fusion_of_model, local_run, model_to_load, own_feature, read_trained_model
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -43,37 +42,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--prompt", nargs="+", help="one or several prompts, in place of the two lists")
-    add("--image_filenames_file", type=Path, help="file names to save under, one a line")
-    add("--prompts_file", type=Path, help="prompts, one a line, in the same order")
-    add("--feature_npy_path", type=Path, help="gesture feature from cal_mean_feature.py (needed unless mu is 1)")
-    add(
-        "--ckpt",
-        required=True,
-        help="run folder of train.py, released .ckpt, or a base model: hub id, diffusers folder, single file",
-    )
-    add("--img_save_path", type=Path, required=True, help="folder for the pictures, and for nothing else")
+    add_picture_options(parser, required=False)
+    add("--feature_npy_path", type=Path, help="gesture feature from cal_mean_feature.py (default: the run's own)")
     add("--mu", type=fraction, nargs="+", default=[0.7], help="share of the text, 0 to 1; several values make a sweep")
-    add_single_file_options(parser, "--ckpt")
     add(
         "--num_images",
         type=positive_int,
         help="only the first N prompts (default: all); of a single --prompt, draw N pictures (default: 1)",
     )
     add("--batch_size", type=positive_int, default=4, help="pictures at a time on each process")
-    add_generation_options(parser, num_inference_steps=45, guidance_scale=3.0, seed=0)
-    add("--resolution", type=pixels, help="pixels per side that the model draws (default: as trained, else 512)")
-    add("--image_size", type=saved_size, default=400, help="pixels per side of the saved picture; 0 keeps --resolution")
-    add(
-        "--vary_seed",
-        action="store_true",
-        help="another start noise for each prompt (--seed + its line number) instead of the same one",
-    )
     return parser.parse_args(argv)
-
-
-def saved_size(text: str) -> int:
-    """argparse type: pixels a side, or 0."""
-    return 0 if text == "0" else pixels(text)
 
 
 def mu_name(mu: float) -> str:
@@ -90,8 +68,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("what to draw? give --prompt, or --image_filenames_file and --prompts_file")
     if len({mu_name(mu) for mu in args.mu}) < len(args.mu):
         raise UserError("--mu: the same value twice")
-    if any(mu != 1 for mu in args.mu) and not args.feature_npy_path:
-        raise UserError("--feature_npy_path is needed unless --mu is 1; cal_mean_feature.py makes the file")
     check_writable(args.img_save_path)
 
 
@@ -104,16 +80,28 @@ def main(argv=None) -> None:
     else:
         names, prompts = listed_prompts(args.image_filenames_file, args.prompts_file, args.num_images)
     vary_seed = args.vary_seed or len(args.prompt or []) == 1
-    trained = read_trained_model(Path(args.ckpt))
-    check_model_path(args.ckpt, args.original_config, args.config)
+    ckpt = str(local_run(args.ckpt, args.revision))
+    trained = read_trained_model(Path(ckpt))
+    model = model_to_load(
+        ckpt,
+        trained,
+        args.pretrained_model_name_or_path,
+        original_config=args.original_config,
+        config=args.config,
+        revision=args.revision,
+    )
     resolution = args.resolution or (trained.resolution if trained else 512)
     fusion = fusion_of_model(args.ckpt, trained) if any(mu != 1 for mu in args.mu) else None
-    feature = load_gesture_feature(args.feature_npy_path) if args.feature_npy_path else None
+    feature_path = args.feature_npy_path or (own_feature(Path(ckpt)) if fusion else None)
+    if fusion and not feature_path:
+        raise UserError("--feature_npy_path is needed unless --mu is 1; cal_mean_feature.py makes the file")
+    feature = load_gesture_feature(feature_path) if feature_path else None
     if trained and feature is not None and feature_hash(feature) != trained.feature_sha256:
-        say(f"warning: {args.feature_npy_path} is not the feature that {args.ckpt} was trained with")
+        say(f"warning: {feature_path} is not the feature that {args.ckpt} was trained with")
 
     settings = {
         "ckpt": args.ckpt,
+        "revision": args.revision,
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
         "feature": feature_hash(feature) if fusion and feature is not None else None,
         "mu": "sweep" if len(args.mu) > 1 else args.mu[0],
@@ -135,11 +123,10 @@ def main(argv=None) -> None:
         missing = [(mu, place) for mu, place in places if not (folders[mu] / names[place]).is_file()]
         if missing:
             from core.diffusion.encoding import latent_shape
-            from core.diffusion.stable_diffusion import load_stable_diffusion
-            from hand1000.generation import Picture, draw_pictures, encode_prompts
+            from hand1000.generation import Picture, draw_pictures, encode_prompts, load_model
 
             processes = start_processes()
-            pipe = load_stable_diffusion(args.ckpt, original_config=args.original_config, config=args.config)
+            pipe = load_model(ckpt, model)
             shape = latent_shape(pipe, resolution)
             embeds = encode_prompts(pipe, prompts, feature, fusion, processes.device)
             pictures = [

@@ -5,6 +5,10 @@ with the same inputs is skipped, and a killed one resumes. What a script is give
 --train_args, --generate_args, ... as one quoted text after "=": --train_args="--mixed_precision bf16
 --gradient_checkpointing".
 
+--compare adds the paper's comparison to the table: fine-tuned Stable Diffusion (`finetuned`), Imagic on top of both
+(`imagic`, `finetuned_imagic`), and Hand1000 by a LoRA of rank 16 (`lora`). Imagic trains on every picture, so it takes
+far longer than all the rest; `--imagic_args="--embedding_steps 50 --finetune_steps 100"` makes it shorter.
+
 --ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`, `--ablate
 captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning).
 
@@ -35,7 +39,7 @@ from core.runs.files import check_writable
 from core.runs.processes import say
 from core.runs.steps import print_plan
 from hand1000.enrichment import check_phrase
-from hand1000.experiment import LAUNCHED, STAGES, Experiment, check_arguments, table_rows
+from hand1000.experiment import COMPARED, LAUNCHED, STAGES, Experiment, check_arguments, table_rows
 from hand1000.gestures import PHRASES
 
 OWNED = {  # options of the scripts that the plan sets by itself
@@ -47,7 +51,11 @@ OWNED = {  # options of the scripts that the plan sets by itself
     ),
     "generate": (
         *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
-        *("--prompt", "--feature_npy_path"),
+        *("--prompt", "--feature_npy_path", "--pretrained_model_name_or_path"),
+    ),
+    "imagic": (
+        *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
+        *("--image_folder", "--pretrained_model_name_or_path"),
     ),
 }
 BASE_MODEL = "CompVis/stable-diffusion-v1-4"
@@ -74,10 +82,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--pretrained_model_name_or_path", default=BASE_MODEL, help="base model: hub id or diffusers folder")
     add("--seeds", nargs="+", type=seed_int, default=[0], help="of training, fusion, drawing; the table has means")
     add("--mu", type=fraction, default=0.7, help="share of the text in generation")
+    add(
+        "--compare", nargs="+", choices=COMPARED, default=[], metavar="ROW", help=f"of {', '.join(COMPARED)}: see above"
+    )
     add("--ablate", nargs="+", action="append", default=[], metavar=("WHAT", "VALUE"), help="further rows, see above")
     add("--num_images", type=positive_int, help="pictures to draw for each row (default: one for each test caption)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
+    add("--clip_model", help="CLIP, for how well pictures fit their captions: hub id or local folder")
+    attributes = "TorchScript file that finds a caption's attributes in a picture, see docs/metrics.md"
+    add("--attribute_classifier", type=Path, help=attributes)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
     add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
     return parser.parse_args(argv)
@@ -87,12 +101,14 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
-    check_experiment(further_args, OWNED, once={"--gestures": args.gestures, "--seeds": args.seeds})
+    check_experiment(
+        further_args, OWNED, once={"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
+    )
     check_args(args)
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
-    shared += "feature_extractor inception_weights bootstrap num_workers".split()
+    shared += "feature_extractor inception_weights clip_model attribute_classifier bootstrap num_workers".split()
     experiment = Experiment(
-        rows=table_rows(args.mu, args.captioner, args.ablate),
+        rows=table_rows(args.mu, args.captioner, args.ablate, args.compare),
         base_model=args.pretrained_model_name_or_path,
         further_args=further_args,
         **{name: getattr(args, name) for name in shared},
@@ -104,7 +120,13 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_arguments(steps, launched=bool(args.launcher), feature_extractor=args.feature_extractor)
+    check_arguments(
+        steps,
+        launched=bool(args.launcher),
+        feature_extractor=args.feature_extractor,
+        attribute_classifier=args.attribute_classifier,
+        clip_model=args.clip_model,
+    )
 
     def report() -> None:
         from hand1000.report import write_report

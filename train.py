@@ -2,8 +2,8 @@
 
 Reads from --data_root (for gesture "call", captioner "BLIP2"): the photos in call/, their names in
 call_BLIP2_file_name.txt, their enriched captions in call_BLIP2_modified.txt, and the gesture feature call.npy, which is
-made first (Stage I) if it is missing. Writes a diffusers folder that any diffusers program loads, with losses.csv and
-hand1000.json beside it.
+made first (Stage I) if it is missing. Writes a diffusers folder that any diffusers program loads (with --lora_rank a
+LoRA in diffusers' format), with losses.csv and hand1000.json beside it.
 
 Examples:
   python train.py --gesture call --Lambda 0.7
@@ -14,8 +14,15 @@ Examples:
 import argparse
 from pathlib import Path
 
+from core.diffusion.hub_runs import check_push
 from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_model_options, add_training_options, check_8bit_adam
+from core.diffusion.options import (
+    HUB_OPTIONS,
+    add_hub_options,
+    add_model_options,
+    add_training_options,
+    check_8bit_adam,
+)
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -33,7 +40,8 @@ from core.runs.files import check_writable
 from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
-from hand1000.hyperparameters import INTERLEAVED, STAGED, Hyperparameters
+from hand1000.hyperparameters import INTERLEAVED, LORA_LR, STAGED, Hyperparameters
+from hand1000.presentation import present_run
 from hand1000.trained import RECORD
 from hand1000.training import (
     add_single_file,
@@ -62,6 +70,9 @@ NOT_SETTINGS = {
     "report_to",
     "save_single_file",
     "skip_bad_images",
+    "validation_prompts",
+    "num_validation_images",
+    *HUB_OPTIONS,
 }
 
 
@@ -96,7 +107,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--embedding_steps", type=natural_int, default=released.embedding_steps, help="Stage II steps per photo")
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="Stage II learning rate")
     add("--finetune_steps", type=natural_int, default=released.finetune_steps, help="Stage III steps per photo")
-    add("--finetune_lr", type=learning_rate, default=released.finetune_lr, help="Stage III learning rate")
+    rates = f"{released.finetune_lr:g}; {LORA_LR:g} with --lora_rank"
+    add("--finetune_lr", type=learning_rate, help=f"Stage III learning rate (default: {rates})")
+    add(
+        "--lora_rank",
+        type=positive_int,
+        help="train a LoRA of this rank in Stage III instead of the whole UNet: less memory, and a file of megabytes",
+    )
     add("--train_batch_size", type=positive_int, default=1, help="photos per step on each process (staged only)")
     add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
     add("--fusion_seed", type=seed_int, default=0, help="seed of the fusion layer's weights")
@@ -118,8 +135,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add("--save_single_file", action="store_true", help="also write {gesture}.safetensors in CompVis style")
     add("--skip_bad_images", action="store_true", help="leave unreadable photos out, don't stop")
+    add("--validation_prompts", nargs="+", help="prompts to draw after training, for the model card (default: none)")
+    add("--num_validation_images", type=positive_int, default=4, help="pictures of each of them")
+    add_hub_options(parser)
     args = parser.parse_args(argv)
     args.output_dir = args.output_dir or Path("output") / args.gesture
+    if args.finetune_lr is None:
+        args.finetune_lr = LORA_LR if args.lora_rank else released.finetune_lr
     return args
 
 
@@ -132,10 +154,13 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == INTERLEAVED and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
+    if args.lora_rank and args.save_single_file:
+        raise UserError("--save_single_file writes a whole model, and with --lora_rank there is none: leave it out")
     check_8bit_adam(args.use_8bit_adam)
     if args.fusion_checkpoint and not args.fusion_checkpoint.is_file():
         raise UserError(f"{args.fusion_checkpoint}: no such file (--fusion_checkpoint)")
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config, args.revision)
+    check_push(args.push_to_hub, args.hub_model_id, args.output_dir)
     check_writable(args.output_dir)
 
 
@@ -158,12 +183,24 @@ def main(argv=None) -> None:
         "global_batch_size": params.global_batch_size,
     }
 
+    def present() -> None:
+        present_run(
+            args.output_dir,
+            feature,
+            validation_prompts=args.validation_prompts,
+            num_validation_images=args.num_validation_images,
+            push_to_hub=args.push_to_hub,
+            hub_model_id=args.hub_model_id,
+            private=args.hub_private_repo,
+        )
+
     run = Run(args.output_dir / RECORD, settings, what="training")
     with run.hold():
         if run.is_finished():
             if args.save_single_file:
                 add_single_file(run.folder, single_file)
             say(f"{run.folder}: already finished with these settings")
+            present()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
         if args.resume_from_checkpoint:
@@ -172,6 +209,7 @@ def main(argv=None) -> None:
         from core.diffusion.noise import training_scheduler
         from core.diffusion.stable_diffusion import load_stable_diffusion
         from hand1000.checkpoints import load_checkpoint, save_checkpoint
+        from hand1000.lora import add_lora
         from hand1000.schedules import first_state, train
 
         accelerator = start_accelerator(
@@ -188,6 +226,8 @@ def main(argv=None) -> None:
             variant=args.variant,
         )
         check_base_model(pipe, params, save_single_file=args.save_single_file)
+        if params.lora_rank:
+            add_lora(pipe.unet, params.lora_rank, seed=params.seed, mixed_precision=params.mixed_precision)
         state = load_checkpoint(run, checkpoint, pipe, params, len(photos)) if checkpoint else first_state(params)
         data = encode(pipe, files.photos, photos, captions, feature, params, accelerator.device)
 
@@ -210,6 +250,7 @@ def main(argv=None) -> None:
         say(f"{run.folder}: finished, {counted(len(photos), 'photo')}, {len(state.losses)} losses in losses.csv")
         accelerator.wait_for_everyone()
         accelerator.end_training()
+        present()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,13 +30,13 @@ from attentionhand.known_labels import KnownLabels, label_indices, load_labels
 from attentionhand.label_errors import PCK_LEVELS, FoundHands, HandErrors, find_all, hand_errors, share_within
 from attentionhand.runs import PICTURE_LIST, PICTURES, PicturesFacts, identity_of_weights
 from core.diffusion.pretrained import check_available_model, check_model, load_clip
-from core.metrics.clip import clip_embeddings
 from core.metrics.equations import hand_confidence
-from core.metrics.intervals import bootstrap_interval, hand_confidence_interval, share_interval
+from core.metrics.intervals import hand_confidence_interval, share_interval
 from core.metrics.options import add_extractor_options, resamples
 from core.metrics.pictures import list_pictures
-from core.metrics.scores import NO_SCORE, Score, distances_of_folders
+from core.metrics.scores import NO_SCORE, Score, distances_of_folders, grouped_mean
 from core.metrics.table import score_text
+from core.metrics.texts import clip_score
 from core.runs.command_line import argument_parser, command_line, finite_float, natural_int, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import (
@@ -199,14 +198,6 @@ def label_scores(
     return scores | {name: grouped_mean(own, of_hands, resamples=resamples, seed=seed) for name, own in values.items()}
 
 
-def grouped_mean(values: Sequence[float], groups: Sequence[int], *, resamples: int, seed: int) -> Score:
-    """The mean of all values that are not NaN, and its interval by whole groups."""
-    array = np.array(values, float)
-    if not array.size or np.isnan(array).all():
-        return NO_SCORE
-    return Score(float(np.nanmean(array)), *bootstrap_interval(array, groups, resamples=resamples, seed=seed))
-
-
 def confidence_score(
     found: Sequence[FoundHands], groups: Sequence[int], *, resamples: int, seed: int
 ) -> dict[str, Score]:
@@ -219,23 +210,6 @@ def confidence_score(
     value, _ = hand_confidence([one.scores for one in found])
     interval = hand_confidence_interval(list(by_group.values()), resamples=resamples, seed=seed)
     return {"HAND-CONF": Score(value, *interval)}
-
-
-def clip_score(
-    model: Any,
-    processor: Any,
-    pictures: Sequence[Path],
-    texts: Sequence[str],
-    groups: Sequence[int],
-    *,
-    num_workers: int,
-    resamples: int,
-    seed: int,
-) -> dict[str, Score]:
-    """The mean cosine of CLIP's embeddings of each picture and its text."""
-    embeddings = clip_embeddings(model, processor, pictures, texts, num_workers=num_workers)
-    cosines = (embeddings.images * embeddings.texts).sum(axis=1)
-    return {"CLIP score": grouped_mean(cosines, groups, resamples=resamples, seed=seed)}
 
 
 # Export

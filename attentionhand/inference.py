@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/inference.py`
 
-from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, identity_of_weights
+from attentionhand.runs import PICTURE_LIST, PICTURES, finished_training, identity_of_weights, local_weights
 from core.diffusion.model_path import check_model_path
 from core.diffusion.options import add_generation_options, add_model_options
 from core.runs.command_line import argument_parser, command_line, finite_float, pixels, plain_arguments, positive_int
@@ -72,7 +72,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=Path,
         nargs="+",
         default=[],
-        help="run folder of attentionhand.train, its checkpoint, or a released .ckpt; several control by their mean",
+        help="run folder of attentionhand.train, its hub id or its checkpoint, or a released .ckpt; several control by "
+        "their mean",
     )
     add("--no_control", action="store_true", help="draw without weights, by the text alone: the base model")
     add_model_options(parser, "stable-diffusion-v1-5/stable-diffusion-v1-5")
@@ -100,7 +101,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    check_weights(args.weights, no_control=args.no_control, only_mid_control=args.only_mid_control)
+    weights = [local_weights(path) for path in args.weights]
+    check_weights(weights, no_control=args.no_control, only_mid_control=args.only_mid_control)
     check_writable(args.output_dir)
     check_model_path(args.pretrained_model_name_or_path, args.original_config, args.config)
 
@@ -122,10 +124,10 @@ def main(argv=None) -> None:
         "config": model_identity(args.config),
         "samples": from_main_process(content_hash, samples),
         "texts": fingerprint_if_local(args.texts),
-        "weights": identity_of_weights(args.weights),
+        "weights": identity_of_weights(weights),
     }
     facts = {
-        "weights": [str(path.resolve()) for path in args.weights],
+        "weights": [str(path.resolve()) for path in weights],
         "arguments": plain_arguments(args),
         "software": software(),
     }
@@ -154,9 +156,9 @@ def main(argv=None) -> None:
         )
         shape = (args.num_samples, *latent_shape(pipe, args.resolution)[1:])
         control = load_control(
-            args.weights, pipe, device, guess_mode=args.guess_mode, only_mid_control=args.only_mid_control
+            weights, pipe, device, guess_mode=args.guess_mode, only_mid_control=args.only_mid_control
         )
-        if identity_of_weights(args.weights) != settings["weights"]:
+        if identity_of_weights(weights) != settings["weights"]:
             raise UserError("--weights: they have changed since this command was started; start it again")
         if args.tas and not layers_at(pipe.unet, level=2):
             raise UserError("--tas: this model has no cross-attention at a quarter of the latents' side")
@@ -197,7 +199,7 @@ def main(argv=None) -> None:
 
 
 def check_weights(weights: Sequence[Path], *, no_control: bool, only_mid_control: bool) -> None:
-    """Refuse weights that are missing, of an unfinished training, or of one with another --only_mid_control.
+    """Refuse a lack of weights, and those of an unfinished training or of one with another --only_mid_control.
 
     Raises:
         UserError
@@ -205,8 +207,6 @@ def check_weights(weights: Sequence[Path], *, no_control: bool, only_mid_control
     if bool(weights) == no_control:
         raise UserError("give --weights, or --no_control to draw by the text alone")
     for path in weights:
-        if not path.exists():
-            raise UserError(f"{path}: no such run folder or file (--weights)")
         training = finished_training(path)
         if training and (trained := training.settings.get("only_mid_control", False)) != only_mid_control:
             needed = "pass" if trained else "leave out"

@@ -7,12 +7,17 @@ output/attentionhand/
   losses.csv                            step,global_loss,local_loss
   checkpoints/checkpoint-500/           a ControlNet too, with losses.csv, optimizer.pt and state.json
   validation/step_000500.png
+  README.md, samples.png                the model card, and the last validation pictures without the photos
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+from core.diffusion.hub import hub_answers, missing_model
+from core.diffusion.hub_runs import fetch_run
+from core.diffusion.model_path import is_hub_id
+from core.runs.errors import UserError
 from core.runs.files import fingerprint
 from core.runs.run import Record, Run, check_content, read_record, refuse_unfinished
 from core.runs.schema import positive
@@ -20,6 +25,8 @@ from core.runs.schema import positive
 TRAINING, PICTURES = "attentionhand.json", "inference.json"  # records
 PICTURE_LIST = "pictures.jsonl"  # each picture's label and text, a JSON object a line
 STAGE_FILE = "diffusion_pytorch_model.safetensors"
+# What is fetched of a run on the hub, beside its record.
+RUN_FILES = ("config.json", STAGE_FILE, "unet/config.json", f"unet/{STAGE_FILE}")
 LOSS_COLUMNS = ("step", "global_loss", "local_loss")
 
 
@@ -33,6 +40,24 @@ class PicturesFacts(TypedDict):
     """What is taken from the record of drawn pictures."""
 
     weights: list[str]  # paths
+
+
+def local_weights(weights: Path) -> Path:
+    """Weights on this machine, or those of a run on the hub, fetched into its cache.
+
+    Raises:
+        UserError: no such file or folder and no such run on the hub, or the hub can't be reached.
+    """
+    if weights.exists():
+        return weights
+    fetched = fetch_run(str(weights), TRAINING, RUN_FILES)
+    if fetched is None and is_hub_id(str(weights)):
+        if not hub_answers():
+            raise missing_model(str(weights), "the folder of a downloaded run")
+        raise UserError(f"{weights}: no such run folder or file, and on the hub no run of attentionhand.train")
+    if fetched is None:
+        raise UserError(f"{weights}: no such run folder or file (--weights)")
+    return fetched
 
 
 def finished_training(weights: Path) -> Record | None:

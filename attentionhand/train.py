@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/train.py`
 
+from attentionhand.model_card import card_of_run
 from attentionhand.runs import (
     LOSS_COLUMNS,
     STAGE_FILE,
@@ -27,8 +28,16 @@ from attentionhand.runs import (
     steps_of,
     weights_fingerprint,
 )
+from core.diffusion.hub_runs import check_push, publish_run
+from core.diffusion.model_card import SAMPLES
 from core.diffusion.model_path import check_model_path
-from core.diffusion.options import add_model_options, add_training_options, check_8bit_adam
+from core.diffusion.options import (
+    HUB_OPTIONS,
+    add_hub_options,
+    add_model_options,
+    add_training_options,
+    check_8bit_adam,
+)
 from core.runs.command_line import (
     argument_parser,
     command_line,
@@ -64,6 +73,7 @@ NOT_SETTINGS = {
     "checkpointing_steps",
     "checkpoints_total_limit",
     "resume_from_checkpoint",
+    *HUB_OPTIONS,
 }
 VALIDATION_SAMPLES = 4
 
@@ -127,6 +137,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=Path,
         help="also write all weights with the released names to this .ckpt or .safetensors file",
     )
+    add_hub_options(parser)
     return parser.parse_args(argv)
 
 
@@ -146,6 +157,7 @@ def check_args(args: argparse.Namespace) -> None:
         if not args.resume_path.exists():
             raise UserError(f"{args.resume_path}: no such file or folder (--resume_path)")
         finished_training(args.resume_path)  # or UserError
+    check_push(args.push_to_hub, args.hub_model_id, args.output_dir)
     check_writable(args.output_dir)
     if args.save_single_file:
         inputs = (args.pretrained_model_name_or_path, args.tas_model, args.resume_path, args.resume_from_checkpoint)
@@ -191,6 +203,17 @@ def main(argv=None) -> None:
         "arguments": plain_arguments(args),
         "software": software(),
     }
+
+    def present() -> None:
+        if accelerator.is_main_process:
+            publish_run(
+                args.output_dir,
+                card_of_run,
+                push_to_hub=args.push_to_hub,
+                hub_model_id=args.hub_model_id,
+                private=args.hub_private_repo,
+            )
+
     run = Run(args.output_dir / TRAINING, settings_of(args, samples, batch_size), what="training")
     with run.hold():
         accelerator.wait_for_everyone()  # the main process holds the folder
@@ -207,6 +230,7 @@ def main(argv=None) -> None:
                     config=args.config,
                 )
             accelerator.end_training()
+            present()
             return
         checkpoint = run.checkpoint_to_resume(args.resume_from_checkpoint)
         if args.resume_from_checkpoint and not checkpoint:
@@ -369,17 +393,21 @@ def main(argv=None) -> None:
                     resolution=args.resolution,
                     seed=args.seed,
                     only_mid_control=args.only_mid_control,
+                    without_photos=args.output_dir / SAMPLES if is_last else None,
                 )
             if accelerator.is_main_process and checkpoint_due:
                 save_checkpoint(run, done, **parts, losses=losses, keep=args.checkpoints_total_limit)
 
         if accelerator.is_main_process:
+            if not args.validation_steps:
+                (args.output_dir / SAMPLES).unlink(missing_ok=True)  # of the run that this one extends
             save_finished(args.output_dir, pipe, stage, own_unet, losses, args.save_single_file)
             remove_embeddings(args.output_dir)
             run.finish(**facts)
             say(f"{args.output_dir}: {counted(steps, 'step')}, loads with {type(stage).__name__}.from_pretrained")
         accelerator.wait_for_everyone()
-    accelerator.end_training()
+        accelerator.end_training()
+        present()
 
 
 def is_due(every: int, done: int, is_last: bool) -> bool:

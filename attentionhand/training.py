@@ -139,10 +139,12 @@ def validate(
     resolution: int,
     seed: int,
     only_mid_control: bool,
+    without_photos: Path | None = None,
 ) -> None:
     """Write a sheet of mesh image, photo and generated picture of each sample; a full disk costs only the sheet.
 
     Args:
+        without_photos: also write a sheet of mesh image and generated picture there, which may be shown to others.
         prompt_embeds: (N, 77, hidden) of the samples' texts; `negative_prompt_embeds` (1, 77, hidden).
     """
     wholes = [views(sample, resolution)[0] for sample in samples]
@@ -165,10 +167,12 @@ def validate(
         [to_pil_image(mesh), to_pil_image((photo + 1) / 2), picture]
         for mesh, photo, picture in zip(meshes, photos, generated, strict=True)
     ]
-    texts = [sample.text for sample in samples]
-    cell = max(resolution, SMALLEST_CELL)
-    sheet = contact_sheet(rows, column_labels=("mesh", "photo", "generated"), row_labels=texts, cell=cell)
-    try:
-        save_png(sheet, path)
-    except OSError as error:
-        say(f"warning: {path}: not saved ({reason_of(error)}); the run continues")
+    columns = {path: (0, 1, 2), without_photos: (0, 2)}
+    labels, texts, cell = ("mesh", "photo", "generated"), [one.text for one in samples], max(resolution, SMALLEST_CELL)
+    for sheet, shown in columns.items():
+        if sheet:
+            cells, named = [[row[place] for place in shown] for row in rows], [labels[place] for place in shown]
+            try:
+                save_png(contact_sheet(cells, column_labels=named, row_labels=texts, cell=cell), sheet)
+            except OSError as error:
+                say(f"warning: {sheet}: not saved ({reason_of(error)}); the run continues")

@@ -178,6 +178,7 @@ def training(size: Size, device) -> Iterator[Row]:
         "float32, TF32": {"allow_tf32": True},
         "bf16, channels last": {"mixed_precision": "bf16", "channels_last": True},
     }
+    variants["bf16, checkpointing, LoRA of rank 16"] = {**variants["bf16, checkpointing"], "lora_rank": 16}
     if importlib.util.find_spec("bitsandbytes"):
         variants["bf16, checkpointing, 8-bit Adam"] = {**variants["bf16, checkpointing"], "use_8bit_adam": True}
     for name, options in variants.items():
@@ -300,8 +301,8 @@ def equality(size: Size, device) -> Iterator[Row]:
     from diffusers import DDPMScheduler
 
     from hand1000.draws import photo_draws
-    from hand1000.schedules import first_state, gradient_scaler, unet_optimizer
-    from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
+    from hand1000.schedules import denoiser_of, first_state, unet_optimizer
+    from hand1000.stages import Photos, finetune_stable_diffusion, optimise_text_embedding
     from synthetic_hands.tiny_model import tiny_stable_diffusion
 
     params, generator = Hyperparameters(), torch.Generator().manual_seed(1)
@@ -314,12 +315,12 @@ def equality(size: Size, device) -> Iterator[Row]:
         AcceleratorState._reset_state(True)
         accelerator = Accelerator(cpu=on.type == "cpu")
         unet = tiny_stable_diffusion().unet.to(on).train()
-        denoiser = Denoiser(unet, DDPMScheduler(), accelerator, gradient_scaler(accelerator, first_state(params)))
+        denoiser = denoiser_of(unet, DDPMScheduler(), accelerator, params, first_state(params))
         photos = Photos(["a photo"], latents, prompt_embeds).to(on)
         stage_two, stage_three = ([draw.to(on) for draw in stage] for stage in draws[1:])
         embeds, first = optimise_text_embedding(denoiser, photos, stage_two, params.embedding_lr)
         photos = photos._replace(prompt_embeds=embeds)
-        second = finetune_stable_diffusion(denoiser, unet_optimizer(unet, params), photos, stage_three)
+        second = finetune_stable_diffusion(denoiser, unet_optimizer(denoiser.weights, params), photos, stage_three)
         losses.append(torch.cat([first, second]).cpu())
     AcceleratorState._reset_state(True)
     yield {"losses": len(losses[0]), "largest difference to the CPU": (losses[0] - losses[1]).abs().max().item()}

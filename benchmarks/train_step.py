@@ -43,6 +43,7 @@ def main(argv=None) -> None:
     add("--allow_tf32", action="store_true", help="as train.py's")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit Adam in Stage III")
+    add("--lora_rank", type=positive_int, help="as train.py's")
     add("--compile", nargs="?", const="default", help="as train.py's: torch.compile the UNet, in this mode")
     add("--channels_last", action="store_true", help="as train.py's")
     args = parser.parse_args(argv)
@@ -50,6 +51,7 @@ def main(argv=None) -> None:
     params = Hyperparameters(
         mixed_precision=args.mixed_precision,
         use_8bit_adam=args.use_8bit_adam,
+        lora_rank=args.lora_rank,
         compile=args.compile,
         channels_last=args.channels_last,
     )
@@ -87,8 +89,9 @@ def time_stages(
     from torch.utils.flop_counter import FlopCounterMode
 
     from hand1000.draws import Draw
-    from hand1000.schedules import first_state, gradient_scaler, prepared, unet_optimizer
-    from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
+    from hand1000.lora import add_lora
+    from hand1000.schedules import denoiser_of, first_state, unet_optimizer
+    from hand1000.stages import Photos, finetune_stable_diffusion, optimise_text_embedding
 
     accelerator = start_accelerator(mixed_precision=params.mixed_precision, allow_tf32=allow_tf32)
     device = accelerator.device
@@ -97,14 +100,15 @@ def time_stages(
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     noise_scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    scaler = gradient_scaler(accelerator, first_state(params))
-    denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, scaler)
+    if params.lora_rank:
+        add_lora(unet, params.lora_rank, seed=0, mixed_precision=params.mixed_precision)
+    denoiser = denoiser_of(unet, noise_scheduler, accelerator, params, first_state(params))
 
     latents = torch.randn(batch_size, 4, resolution // factor, resolution // factor)
     prompt_embeds = torch.randn(batch_size, 77, unet.config.cross_attention_dim)
     photos = Photos(["a photo"] * batch_size, latents, prompt_embeds).to(device)
     draws = [Draw(torch.randn_like(latents), torch.randint(1000, (batch_size,))).to(device) for _ in range(steps)]
-    optimizer = unet_optimizer(unet, params)
+    optimizer = unet_optimizer(denoiser.weights, params)
 
     def embedding_steps(draws) -> None:
         optimise_text_embedding(denoiser, photos, draws, params.embedding_lr)

@@ -1,8 +1,8 @@
 """Checkpoints of a training: the state of training and the UNet, written by `Run`, checked whole before they are used.
 
-A checkpoint is a folder: `unet/` (loads with diffusers' UNet2DConditionModel), `losses.csv`, `state.json`, and in the
-staged schedule also `embeddings.safetensors`, and in its Stage III `optimizer.pt`. In the staged schedule's Stage II
-the UNet is still the base model's, so that there is no `unet/`.
+A checkpoint is a folder: `unet/` (loads with diffusers' UNet2DConditionModel) or `lora.safetensors`, `losses.csv`,
+`state.json`, and in the staged schedule also `embeddings.safetensors`, and in its Stage III `optimizer.pt`. In the
+staged schedule's Stage II the UNet is still the base model's, so that there are no weights.
 """
 
 from pathlib import Path
@@ -12,11 +12,12 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from core.diffusion.stable_diffusion import model_bytes
+from core.diffusion.stable_diffusion import tensor_bytes
 from core.diffusion.unpickling import load_optimizer_state
 from core.runs.errors import reason_of
 from core.runs.run import Run, damaged_checkpoint, read_losses, write_losses
 from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
+from hand1000.lora import lora_weights, trained_weights
 from hand1000.schedules import (
     BOTH,
     EMBEDDING,
@@ -27,7 +28,8 @@ from hand1000.schedules import (
     stages_of,
 )
 
-WEIGHTS, EMBEDDINGS, OPTIMIZER = "unet/diffusion_pytorch_model.safetensors", "embeddings.safetensors", "optimizer.pt"
+WEIGHTS, LORA_WEIGHTS = "unet/diffusion_pytorch_model.safetensors", "lora.safetensors"
+EMBEDDINGS, OPTIMIZER = "embeddings.safetensors", "optimizer.pt"
 SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # fp16 only
 
 
@@ -36,7 +38,10 @@ def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, 
 
     def write(folder: Path) -> None:
         if state.stage != EMBEDDING:
-            unet.save_pretrained(folder / "unet")
+            if lora := lora_weights(unet):
+                save_file(lora, folder / LORA_WEIGHTS)
+            else:
+                unet.save_pretrained(folder / "unet")
         if state.prompt_embeds:
             save_file({"prompt_embeds": torch.stack(state.prompt_embeds)}, folder / EMBEDDINGS)
         if state.optimizer_state:
@@ -49,9 +54,9 @@ def save_checkpoint(run: Run, unet: UNet2DConditionModel, state: TrainingState, 
 
 
 def checkpoint_bytes(unet: torch.nn.Module, state: TrainingState) -> int:
-    """About what a checkpoint takes: the UNet, Adam's two moments where they are kept, the embeddings."""
+    """About what a checkpoint takes: the trained weights, Adam's two moments where they are kept, the embeddings."""
     copies = (state.stage != EMBEDDING) + (2 if state.optimizer_state else 0)
-    return copies * model_bytes(unet) + sum(value.numel() * value.element_size() for value in state.prompt_embeds)
+    return copies * tensor_bytes(trained_weights(unet).values()) + tensor_bytes(state.prompt_embeds)
 
 
 def load_checkpoint(
@@ -74,11 +79,15 @@ def load_checkpoint(
             shape = (embeddings, pipe.tokenizer.model_max_length, pipe.text_encoder.config.hidden_size)
             state.prompt_embeds = checked_embeddings(checkpoint / EMBEDDINGS, shape)
         if state.stage == FINETUNE:
-            weights = pipe.unet.parameters()
+            weights = trained_weights(pipe.unet).values()
             state.optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, weights, facts["moments"])
         if state.stage != EMBEDDING:
+            lora = lora_weights(pipe.unet)
             # Not through diffusers, which fills in random numbers for weights that are not there.
-            pipe.unet.load_state_dict(load_file(checkpoint / WEIGHTS))
+            weights = load_file(checkpoint / (LORA_WEIGHTS if lora else WEIGHTS))
+            if lora and weights.keys() != lora.keys():
+                raise ValueError(f"{LORA_WEIGHTS}: not the weights of a LoRA of this rank")
+            pipe.unet.load_state_dict(weights, strict=not lora)
     except Exception as error:  # json, safetensors and torch each raise their own
         raise damaged_checkpoint(checkpoint, reason_of(error)) from None
     return state

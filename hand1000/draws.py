@@ -15,7 +15,7 @@ from core.diffusion.noise import copied, derived_seed
 from hand1000.hyperparameters import STAGED, Hyperparameters
 
 TIMESTEPS = 1000  # of the noise schedule: a timestep is uniform in 0 to 999
-STAGE_TWO, SHUFFLE, STAGE_THREE = range(3)  # what a derived seed is for
+STAGE_TWO, SHUFFLE, STAGE_THREE, LORA, IMAGIC = range(5)  # what a derived seed is for
 
 
 class Draw(NamedTuple):

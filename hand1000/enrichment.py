@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from core.runs.errors import UserError
-from hand1000.gestures import GESTURE, PHRASES, gesture_mentions
+from hand1000.gestures import PHRASES, mentions_in_captions_of
 
 Chat = list[dict[str, str]]  # messages, each with a role and a content
 Ask = Callable[[Sequence[Chat]], list[str]]  # a language model: its answers, in the order of the chats
@@ -105,13 +105,14 @@ def enrich_by_rule(caption: str, phrase: str) -> str:
     Deterministic; a caption that is right already is returned unchanged.
     """
     caption = one_line(caption)
-    found = _whole(phrase).search(caption) or GESTURE.search(caption)
+    named = mentions_in_captions_of(phrase)
+    found = _whole(phrase).search(caption) or named.search(caption)
     if found:
         before, after = caption[: found.start()], caption[found.end() :]
     else:
         before = caption.rstrip(" ,.;:!?")
         after = caption[len(before) :].strip(" ,;:")
-    other = rf"(?:{_whole(phrase).pattern}|{GESTURE.pattern})"
+    other = rf"(?:{_whole(phrase).pattern}|{named.pattern})"
     for _ in range(3):  # removing one may bring the parts of another together
         before = re.sub(rf"{other}(?:,?\s+{AND}\b)?", "", one_line(before), flags=re.I)
         after = re.sub(rf"(?:,?\s*\b{AND})?\s*{other}", "", one_line(after), flags=re.I)
@@ -128,9 +129,9 @@ def problems(answer: str, caption: str, phrase: str) -> list[str]:
     parts = _whole(phrase).split(answer)
     if len(parts) != 2 or answer.count(phrase) != 1:
         found.append(f"it contains '{phrase}' {len(parts) - 1} times instead of once")
-    others = gesture_mentions(" | ".join(parts))
+    others = mentions_in_captions_of(phrase).search(" | ".join(parts))
     if others:
-        found.append(f"it also names the gesture '{others[0].strip()}'")
+        found.append(f"it also names the gesture '{others.group().strip()}'")
     if PREAMBLE.match(answer) and not PREAMBLE.match(caption) and not answer.startswith(phrase):
         found.append("it begins with an explanation")
     if any(answer.count(mark) > caption.count(mark) + phrase.count(mark) for mark in MARKS):
@@ -145,7 +146,7 @@ def problems(answer: str, caption: str, phrase: str) -> list[str]:
 
 def share_kept(answer: str, caption: str, phrase: str) -> float:
     """Share of the caption's content words, without gestures, that stand in the answer beside the phrase; 1 of none."""
-    wanted = content_words(GESTURE.sub(" ", caption))
+    wanted = content_words(mentions_in_captions_of(phrase).sub(" ", caption))
     return len(wanted & content_words(_whole(phrase).sub(" ", answer))) / len(wanted) if wanted else 1.0
 
 

@@ -11,6 +11,7 @@ A cell of the table is a gesture, a seed and a row (base, Hand1000, an ablation)
 """
 
 import argparse
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.hands.detection import hand_detector
-from core.metrics.scores import METRICS, NO_SCORE, Score, all_scores, hand_scores
+from core.metrics.scores import METRICS, NO_SCORE, TEXT_METRICS, Score, all_scores, hand_scores
 from core.runs.command_line import fraction
 from core.runs.errors import UserError
 from core.runs.experiments import check_step_arguments
@@ -30,15 +31,19 @@ from core.runs.run import read_json
 from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings, script_functions
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
+from hand1000.trained import LORA_FILE
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
 LAUNCHED = {"caption", "train", "generate"}  # stages that can use several processes
 CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2", "plain": "plain"}
 WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
+COMPARED = ("imagic", "finetuned", "finetuned_imagic", "lora")  # with Hand1000: the paper's comparison, and a LoRA
+LORA_RANK = 16
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), 8
 MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
 CHECKPOINTS = 2.5  # times the model: what the checkpoints of one training take at most
+ALL_METRICS = METRICS | TEXT_METRICS  # those of texts only where asked for
 NO_PHOTOS = "put photos there, or pass --source"
 
 
@@ -54,19 +59,23 @@ class Row(NamedTuple):
     captioner: str
     run: str | None  # folder of the trained model, which rows of another mu share; None: the base model
     train_args: list[str] = []  # of train.py, beyond those of all rows
+    imagic: bool = False  # drawn by Imagic, from the photos of training
 
 
-def table_rows(mu: float, captioner: str, ablations: Sequence[Sequence[str]]) -> list[Row]:
-    """The base model, Hand1000 as asked for, and its ablations.
+def table_rows(
+    mu: float, captioner: str, ablations: Sequence[Sequence[str]], compared: Sequence[str] = ()
+) -> list[Row]:
+    """The base model, Hand1000 as asked for, what it is compared with, and its ablations.
 
     Args:
         ablations: for each what is changed, then the values: ["Lambda", "0", "0.3"].
+        compared: of `COMPARED`.
 
     Raises:
         UserError: an ablation of something else, or the same one twice.
     """
     ours = Row("Hand1000", "hand1000", mu, captioner, "hand1000")
-    rows = [Row("base", "base", 1, captioner, None), ours]
+    rows = [Row("base", "base", 1, captioner, None), ours, *(compared_row(ours, what) for what in compared)]
     for what, *values in ablations:
         if not values:
             raise UserError(f"--ablate {what}: name the values")
@@ -74,6 +83,21 @@ def table_rows(mu: float, captioner: str, ablations: Sequence[Sequence[str]]) ->
     if len({row.folder for row in rows}) < len(rows):
         raise UserError("--ablate: the same row twice")
     return rows
+
+
+def compared_row(ours: Row, what: str) -> Row:
+    """A row of the paper's comparison: Stable Diffusion and fine-tuned Stable Diffusion, each with Imagic; and a LoRA.
+
+    Fine-tuned Stable Diffusion is Hand1000 without the gesture: λ = μ = 1, with Stages II and III as they are.
+    """
+    if what == "lora":
+        return ours._replace(name="LoRA", folder=what, run=what, train_args=["--lora_rank", str(LORA_RANK)])
+    finetuned = ablation(ours, "without", "fusion")._replace(name="fine-tuned", folder="finetuned")
+    return {
+        "finetuned": finetuned,
+        "finetuned_imagic": finetuned._replace(name="fine-tuned + Imagic", folder=what, mu=ours.mu, imagic=True),
+        "imagic": Row("Imagic", "imagic", ours.mu, ours.captioner, None, imagic=True),
+    }[what]
 
 
 def ablation(ours: Row, what: str, value: str) -> Row:
@@ -138,7 +162,7 @@ class Experiment:
     """What makes one table."""
 
     gestures: list[str]
-    rows: list[Row]  # base first, Hand1000 second
+    rows: list[Row]  # base first, Hand1000 second, then what it is compared with
     seeds: list[int]
     data_root: Path
     output_dir: Path
@@ -152,6 +176,8 @@ class Experiment:
     protocol: str = "released"  # of FID and KID
     feature_extractor: Path | None = None
     inception_weights: Path | None = None
+    clip_model: str | None = None  # for the CLIP score of pictures and captions
+    attribute_classifier: Path | None = None  # see core/metrics/texts.py
     bootstrap: int = 1000  # resamples of the intervals
     num_workers: int | None = None
     further_args: dict[str, list[str]] = field(default_factory=dict)  # of the scripts caption, enrich, train, generate
@@ -257,17 +283,23 @@ class Experiment:
         arguments += ["--seed", str(cell.seed), "--fusion_seed", str(cell.seed), "--resume_from_checkpoint", "latest"]
         arguments += [*self.further("train"), *cell.row.train_args]
         inputs = [files.photos, files.feature, files.names, files.enriched, *self.local_model]
-        outputs = [run / "model_index.json", run / "losses.csv"]
+        outputs = [run / (LORA_FILE if "--lora_rank" in arguments else "model_index.json"), run / "losses.csv"]
         step = script_step("train", cell.step_name("train"), "train.py", arguments, inputs, outputs)
         return step._replace(scratch=[run / "checkpoints"])  # see CHECKPOINTS
 
     def generate_step(self, cell: Cell) -> Step:
         arguments, inputs = self.generation(cell)
+        script = "image_generation.py"
+        if cell.row.imagic:
+            photos = self.files(cell.gesture).photos
+            script, inputs = "hand1000/imagic.py", [*inputs, photos]
+            arguments = [*without_option(arguments, "--batch_size"), "--image_folder", str(photos)]
+            arguments += self.further("imagic")
         arguments += ["--img_save_path", str(cell.pictures), "--mu", str(cell.row.mu)]
         if self.num_images:
             arguments += ["--num_images", str(self.num_images)]
         outputs = [cell.pictures / "generation.json", *(cell.pictures / name for name in self.picture_names(cell))]
-        return script_step("generate", cell.step_name("generate"), "image_generation.py", arguments, inputs, outputs)
+        return script_step("generate", cell.step_name("generate"), script, arguments, inputs, outputs)
 
     def sweep_step(self, gesture: str) -> Step:
         """A sheet of a few prompts at five values of mu."""
@@ -284,8 +316,11 @@ class Experiment:
         arguments = ["--image_filenames_file", str(names), "--prompts_file", str(prompts), "--seed", str(cell.seed)]
         inputs = [names, prompts]
         if cell.row.run:
-            arguments += ["--ckpt", str(cell.run), "--feature_npy_path", str(files.feature)]
-            inputs += [cell.run / "hand1000.json", cell.run / "losses.csv", files.feature]
+            arguments += ["--ckpt", str(cell.run)]
+            inputs += [cell.run / "hand1000.json", cell.run / "losses.csv"]
+            if not cell.row.imagic:
+                arguments += ["--feature_npy_path", str(files.feature)]
+                inputs.append(files.feature)
         else:
             arguments += ["--ckpt", self.base_model, *resolution_of(self.further("train"))]
             inputs += self.local_model
@@ -298,7 +333,7 @@ class Experiment:
 
     def evaluation_step(self, cell: Cell) -> Step:
         """All metrics of a cell's pictures."""
-        real = self.files(cell.gesture).test.photos
+        real, files = self.files(cell.gesture).test.photos, self.files(cell.gesture, cell.row.captioner).test
         given = [path for path in (self.feature_extractor, self.inception_weights) if path]
         options = {
             "protocol": self.protocol,
@@ -311,22 +346,54 @@ class Experiment:
             cache = self.output_dir / cell.gesture / "real_features" / features
             cache.mkdir(parents=True, exist_ok=True)
             settings = {**options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
-            write_scores(cell.scores, cell.pictures, lambda: all_scores(real, cell.pictures, **settings))
+
+            def score() -> dict[str, Score]:
+                return all_scores(real, cell.pictures, **settings) | self.text_scores(cell.pictures, files)
+
+            write_scores(cell.scores, cell.pictures, score)
 
         settings = {**{name: str(value) for name, value in options.items()}, **self.score_settings()}
-        inputs = [cell.pictures, real, *given]
+        inputs = [cell.pictures, real, *given, *self.text_inputs(files)]
         step = Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
         return step._replace(check=lambda: self.check_pictures(cell))
 
     def real_evaluation_step(self, gesture: str) -> Step:
         """The metrics of hands of the test photos: what the pictures can hope for."""
-        real, output = self.files(gesture).test.photos, self.real_scores(gesture)
+        files, output = self.files(gesture, self.rows[1].captioner).test, self.real_scores(gesture)
+        real = files.photos
 
-        def run() -> None:
-            write_scores(output, real, lambda: hand_scores(real, gesture=gesture, **self.score_options()))
+        def score() -> dict[str, Score]:
+            return hand_scores(real, gesture=gesture, **self.score_options()) | self.text_scores(real, files)
 
-        name, settings = f"{gesture}/real/evaluate", self.score_settings()
-        return Step("evaluate", name, [real], [output], run=run, settings=settings)
+        name, settings, inputs = f"{gesture}/real/evaluate", self.score_settings(), [real, *self.text_inputs(files)]
+        run = functools.partial(write_scores, output, real, score)
+        return Step("evaluate", name, inputs, [output], run=run, settings=settings)
+
+    def text_scores(self, folder: Path, files: GestureFiles) -> dict[str, Score]:
+        """How faithful the pictures of a folder are to the test captions; nothing where it is not asked for."""
+        if not self.clip_model and not self.attribute_classifier:
+            return {}
+        from core.metrics.texts import attributes_kept, clip_score, load_attribute_classifier
+
+        names, captions = files.read(files.enriched)
+        there = [(folder / name, caption) for name, caption in zip(names, captions) if (folder / name).is_file()]
+        pictures, texts = [path for path, _ in there], [caption for _, caption in there]
+        scores: dict[str, Score] = {}
+        if self.clip_model:
+            from core.diffusion.pretrained import load_clip
+
+            groups = range(len(pictures))
+            scores |= clip_score(*load_clip(self.clip_model), pictures, texts, groups, **self.score_options())
+        if self.attribute_classifier:
+            classifier = load_attribute_classifier(self.attribute_classifier)
+            scores |= attributes_kept(classifier, pictures, texts, **self.score_options())
+        return scores
+
+    def text_inputs(self, files: GestureFiles) -> list[Path]:
+        """What `text_scores` depends on beside the pictures."""
+        local_clip = [Path(self.clip_model)] if self.clip_model and Path(self.clip_model).exists() else []
+        given = [*local_clip, *([self.attribute_classifier] if self.attribute_classifier else [])]
+        return [*given, files.names, files.enriched] if self.clip_model or given else []
 
     def score_options(self) -> dict[str, Any]:
         workers = cpu_count() if self.num_workers is None else self.num_workers
@@ -334,7 +401,8 @@ class Experiment:
 
     def score_settings(self) -> dict[str, Any]:
         """With another metric, all are computed anew."""
-        return {"bootstrap": self.bootstrap, "metrics": list(METRICS), "hand_detector": hand_detector()}
+        clip = {"clip_model": self.clip_model} if self.clip_model else {}
+        return {"bootstrap": self.bootstrap, "metrics": list(ALL_METRICS), "hand_detector": hand_detector(), **clip}
 
     def check_pictures(self, cell: Cell) -> None:
         """Raises UserError unless the cell's pictures are all there, no others, and made with these settings."""
@@ -371,7 +439,10 @@ class Experiment:
 
     def check(self) -> None:
         """Raises UserError where photos or files are missing."""
-        for path in (self.source, self.annotations, self.feature_extractor, self.inception_weights):
+        for path in (
+            *(self.source, self.annotations, self.feature_extractor, self.inception_weights),
+            self.attribute_classifier,
+        ):
             if path and not path.exists():
                 raise UserError(f"{path}: no such file or folder")
         if self.feature_extractor and self.inception_weights:
@@ -399,7 +470,14 @@ def script_step(
     return Step(stage, name, inputs, outputs, script=SCRIPTS / script, arguments=arguments)
 
 
-def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor: Path | None = None) -> None:
+def check_arguments(
+    steps: Sequence[Step],
+    *,
+    launched: bool,
+    feature_extractor: Path | None = None,
+    attribute_classifier: Path | None = None,
+    clip_model: str | None = None,
+) -> None:
     """Let a mistake in what the later stages are given show now, not after hours.
 
     Raises:
@@ -410,12 +488,30 @@ def check_arguments(steps: Sequence[Step], *, launched: bool, feature_extractor:
         if step.script and step.stage == "train" and not launched:
             functions = script_functions(step.script)
             functions["check_args"](functions["parse_args"](step.arguments))
-    if feature_extractor and any(step.stage == "evaluate" for step in steps):
+    if not any(step.stage == "evaluate" for step in steps):
+        return
+    if clip_model:
+        from core.diffusion.pretrained import check_available_model, check_model
+
+        check_model(clip_model)
+        check_available_model(clip_model)
+    if feature_extractor:
         import torch
 
         from core.metrics.extractors import load_torchscript
 
         load_torchscript(feature_extractor, torch.device("cpu"))
+    if attribute_classifier:
+        from core.metrics.texts import load_attribute_classifier
+
+        load_attribute_classifier(attribute_classifier)
+
+
+def without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option)
+    return parser.parse_known_args(list(arguments))[1]
 
 
 def resolution_of(train_args: Sequence[str]) -> list[str]:
@@ -441,7 +537,7 @@ def write_scores(output: Path, pictures: Path, score: Callable[[], dict[str, Sco
     say(f"\nMetrics of {pictures}")
     scores = score()
     say("   ".join(f"{metric} {score.value:.4g}" for metric, score in scores.items()))
-    write_json(output, {"images": len(list_photos(pictures)), "scores": dict.fromkeys(METRICS, NO_SCORE) | scores})
+    write_json(output, {"images": len(list_photos(pictures)), "scores": dict.fromkeys(ALL_METRICS, NO_SCORE) | scores})
 
 
 def read_scores(path: Path) -> CellScores:
@@ -453,7 +549,7 @@ def read_scores(path: Path) -> CellScores:
     content = read_json(path, f"{path}: damaged")
     try:
         return CellScores(
-            int(content["images"]), {metric: Score(*map(float, content["scores"][metric])) for metric in METRICS}
+            int(content["images"]), {metric: Score(*map(float, content["scores"][metric])) for metric in ALL_METRICS}
         )
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: damaged (no scores in it); remove it and run the stage evaluate again") from None

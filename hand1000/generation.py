@@ -3,7 +3,7 @@
 For a person who draws with plain diffusers, `fused_prompt_embeds` gives the embeddings at any mu:
 
     pipe = StableDiffusionPipeline.from_pretrained("output/call", safety_checker=None)
-    embeds, negative = fused_prompt_embeds(pipe, prompts, run="output/call", feature="call.npy", mu=0.5)
+    embeds, negative = fused_prompt_embeds(pipe, prompts, run="output/call", mu=0.5)
     pictures = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, guidance_scale=3).images
 """
 
@@ -18,11 +18,12 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler
 from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
-from core.diffusion.stable_diffusion import WEIGHT_DTYPES
+from core.diffusion.stable_diffusion import WEIGHT_DTYPES, load_stable_diffusion
 from core.runs.processes import progress
 from hand1000.fusion import double_fusion, fuse
 from hand1000.gesture_feature import load_gesture_feature
-from hand1000.trained import FusionWeights, trained_model
+from hand1000.lora import merge_lora
+from hand1000.trained import FEATURE_FILE, FusionWeights, StoredModel, local_run, trained_model
 
 
 class Picture(NamedTuple):
@@ -46,6 +47,22 @@ class PromptEmbeds(NamedTuple):
         return double_fusion(self.text[prompt], self.fused[prompt], mu)
 
 
+def load_model(ckpt: str, model: StoredModel) -> StableDiffusionPipeline:
+    """The pipeline to draw with; where `model` is the base model of a run with a LoRA, with that added to its weights.
+
+    Args:
+        ckpt: the run folder, or what `model` names itself.
+        model: as `hand1000.trained.model_to_load` gives it.
+
+    Raises:
+        UserError: as `load_stable_diffusion` and `merge_lora`.
+    """
+    pipe = load_stable_diffusion(**model._asdict())
+    if model.path != ckpt:
+        merge_lora(pipe, Path(ckpt))
+    return pipe
+
+
 def encode_prompts(
     pipe: StableDiffusionPipeline,
     prompts: Sequence[str],
@@ -63,14 +80,19 @@ def encode_prompts(
 
 
 def fused_prompt_embeds(
-    pipe: StableDiffusionPipeline, prompts: Sequence[str], *, run: str | Path, feature: str | Path, mu: float
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    *,
+    run: str | Path,
+    feature: str | Path | None = None,
+    mu: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings for diffusers' own pipeline: mu * text + (1 - mu) * fused (`double_fusion`).
 
     Args:
         pipe: loaded from the run folder.
-        run: the run folder that train.py made, which knows its fusion layer.
-        feature: the gesture feature that cal_mean_feature.py made.
+        run: the run folder that train.py made, which knows its fusion layer, or its hub id.
+        feature: the gesture feature that cal_mean_feature.py made (default: the run's own).
         mu: share of the text, 0 to 1.
 
     Returns:
@@ -80,8 +102,9 @@ def fused_prompt_embeds(
         UserError: the run is missing or unfinished, or the feature is not one.
     """
     device, dtype = pipe.device, pipe.text_encoder.dtype
-    fusion = trained_model(Path(run)).fusion
-    embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature)), fusion, device)
+    folder = local_run(str(run))
+    fusion = trained_model(folder).fusion
+    embeds = encode_prompts(pipe, prompts, load_gesture_feature(Path(feature or folder / FEATURE_FILE)), fusion, device)
     pipe.text_encoder.to(device)
     mixed = double_fusion(embeds.text, embeds.fused, mu)
     return mixed.to(device, dtype), embeds.negative.expand_as(mixed).to(device, dtype)

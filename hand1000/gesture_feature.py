@@ -60,13 +60,18 @@ def compute_gesture_feature(
     landmarks = [hands[0].landmarks for hands in found if hands]
     if not landmarks:
         raise UserError(f"{folder}: MediaPipe found no hand in its {counted(len(photos), 'photo')}; are they upright?")
-    with atomic_file(output) as temporary, open(temporary, "wb") as file:
-        np.save(file, mean_landmarks(landmarks))
+    save_gesture_feature(output, mean_landmarks(landmarks))
     unreadable = f", {len(bad)} could not be read" if bad else ""
     say(
         f"{output}: mean of {counted(len(landmarks), 'hand')}; {len(found) - len(landmarks)} of "
         f"{counted(len(photos), 'photo')} had no hand{unreadable}"
     )
+
+
+def save_gesture_feature(path: Path, feature: np.ndarray) -> None:
+    """Write a gesture feature (63,), atomically."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, feature)
 
 
 def load_gesture_feature(path: Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The phrase that names each gesture in a caption, and finding gestures that a caption already names."""
 
+import functools
 import re
 
 PHRASES = {
@@ -48,7 +49,10 @@ COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
 # No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
 WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|of|left|right|other|open|closed|raised|outstretched|index|ring|little|pinky) )*"
-PART = r"(?:(?:middle )?fingers?|thumbs?|palms?|pinky|pinkies|hands?)(?: and (?:[a-z]+ )?(?:fingers?|thumbs?))?"
+PART = (
+    r"(?:(?:middle )?fingers?|thumbs?|palms?|pinky|pinkies|hands?)"
+    r"(?: and (?:[a-z]+ )?(?:fingers?|thumbs?|pinky|pinkie|pinkies)(?! (?:finger|thumb))s?)?"
+)
 UP = r"(?:up|out|down|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
 BY_HAND = rf"(?: (?:with|using|by) {WHOSE}(?:hands?|fingers?)(?! gesture))?"
@@ -114,6 +118,57 @@ OWN = "|".join(re.escape(phrase) for phrase in sorted(PHRASES.values(), key=len,
 GESTURE = re.compile(rf"(?<![\w'’])(?:{OWN}|{'|'.join(PATTERNS)})(?!\w)", re.IGNORECASE)
 
 
+# What captioners call a gesture where they take it for an everyday act. It is scenery in the photos of other gestures.
+BELONGING = r"(?:a|an|the|his|her|their|its|my)"
+PHONE = rf"(?:{BELONGING} )?(?:(?:cell|mobile|smart|cellular|old|black|white|red|corded|land ?line) ?)*(?:tele)?phones?"
+ANYONE = r"(?:someone|us|you|everyone|people)"
+TO = rf"(?:up )?(?:to|at|by|near|against|next to) {BELONGING}"
+PERSON = r"(?:(?<=man )|(?<=men )|(?<=boy )|(?<=girl )|(?<=lady )|(?<=person )|(?<=people )|(?<=is )|(?<=are ))"
+ORDINARY_WORDS = {
+    "call": (
+        r"(?:talking|speaking|chatting|listening|calling)(?: to (?:someone|somebody|a friend))?"
+        rf" (?:on|over|into|with) {PHONE}"
+        rf"|(?:making|taking|having|answering) {BELONGING} (?:tele)?(?:phone )?(?:call|conversation)(?! me| {SIGN})"
+        rf"(?: on {PHONE})?{BY_HAND}"
+        rf"|(?:making|taking) phone calls?(?! me| {SIGN})|answering {PHONE}|(?:calling|phoning)(?: someone| somebody)?"
+        rf"|(?:holding|with|puts?|putting|has|having) {PHONE} {TO} (?:ear|head|face|mouth|cheek)s?"
+        rf"|(?:holding|with|puts?|putting|has|having) {BELONGING} hands? {TO} ears?"
+        rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?|{PERSON}on {PHONE}"
+    ),
+    "mute": (
+        rf"(?:asking|calling) for (?:silence|quiet)|(?:telling|asking) {ANYONE} to (?:be|keep) quiet"
+        r"|shush(?:ing|es)|whispering|saying shh+|keeping a secret"
+    ),
+    "stop": rf"(?:telling|asking) {ANYONE} to stop|saying (?:stop|no)",
+    "palm": rf"(?:showing|shows) the palms? of {BELONGING} hands?|saying (?:hello|hi|stop)|greeting(?: someone)?",
+    "like": r"hitch-?hiking",
+    "holy": rf"praying|with {BELONGING} hands (?:clasped|together|folded)(?: in prayer)?|in prayer",
+    "timeout": rf"making (?:a|the) (?:letter )?t(?: with {BELONGING} hands?)?",
+    "xsign": rf"with {BELONGING} arms crossed(?: over {BELONGING} chest)?|with crossed arms",
+    "take_picture": (
+        rf"(?:taking|snapping|framing) (?:{BELONGING} )?(?:picture|photo|photograph|selfie|snapshot)s?"
+        rf"(?: (?:with|using|on) {PHONE})?(?: of (?:himself|herself|themselves|itself|someone|something))?"
+        rf"|making {BELONGING} (?:frame|square|rectangle)(?: with {BELONGING} (?:hands|fingers))?"
+    ),
+    "three_gun": (
+        rf"(?:pointing|holding|aiming) {BELONGING} (?:finger )?gun(?: at (?:someone|{BELONGING} (?:camera|head)))?"
+    ),
+}
+
+
 def gesture_mentions(text: str) -> list[str]:
     """The places where a text names a hand gesture, each with the verb that leads to it ("giving the peace sign")."""
     return [match.group() for match in GESTURE.finditer(text)]
+
+
+def mentions_in_captions_of(phrase: str) -> re.Pattern:
+    """`GESTURE`, and the ordinary words for the gesture that this phrase names."""
+    return _with_ordinary_words(tuple(ORDINARY_WORDS[name] for name in ORDINARY_WORDS if PHRASES[name] == phrase))
+
+
+@functools.cache
+def _with_ordinary_words(patterns: tuple[str, ...]) -> re.Pattern:
+    if not patterns:
+        return GESTURE
+    ordinary = rf"(?<![\w'’-])(?:{'|'.join(patterns)})(?![\w-])"
+    return re.compile(rf"{ordinary}|{GESTURE.pattern}", re.IGNORECASE)

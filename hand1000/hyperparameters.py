@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STAGED, INTERLEAVED = "staged", "interleaved"
+LORA_LR = 1e-4  # Stage III learning rate of a LoRA: the default of diffusers' text-to-image LoRA example
 LOSS_COLUMNS = ("image", "stage", "step", "loss")  # of losses.csv
 
 
@@ -15,6 +16,7 @@ class Hyperparameters(NamedTuple):
     embedding_lr: float = 1e-3
     finetune_steps: int = 20  # Stage III steps per photo
     finetune_lr: float = 1e-6
+    lora_rank: int | None = None  # train a LoRA of this rank in Stage III instead of the whole UNet
     schedule: str = INTERLEAVED  # the released order; STAGED is the paper's
     global_batch_size: int = 1  # photos per step on all processes together; the interleaved schedule takes one
     resolution: int = 512  # pixels per side

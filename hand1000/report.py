@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from core.metrics import table
-from core.metrics.scores import METRICS, REAL, Score
+from core.metrics.scores import REAL, Score
 from core.metrics.table import TableRow
 from core.runs import page
 from core.runs.curves import Curve, save_curves
@@ -25,7 +25,7 @@ from core.runs.run import read_losses
 from core.runs.sheets import contact_sheet, save_png, side_by_side
 from core.runs.software import provenance
 from core.runs.steps import costs
-from hand1000.experiment import CellScores, Experiment
+from hand1000.experiment import ALL_METRICS, COMPARED, CellScores, Experiment
 from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
@@ -95,14 +95,14 @@ def table_rows(results: Results, gestures: Sequence[str], names: Sequence[str]) 
 
 
 def mean_scores(cells: Sequence[dict[str, Score]]) -> dict[str, Score]:
-    return {metric: table.mean_score([scores[metric] for scores in cells]) for metric in METRICS}
+    return {metric: table.mean_score([scores[metric] for scores in cells]) for metric in ALL_METRICS}
 
 
 def lines_of(rows: Sequence[TableRow]) -> list[list[table.Cell]]:
     """Headings, the rows, Hand1000's change from the base in the last block, and the paper's."""
     columns, last = table.columns_of(rows), rows[-1].labels[0]
     block = {row.labels[1]: row.scores for row in rows if row.labels[0] == last}
-    changes = {metric: block["Hand1000"][metric].value - block["base"][metric].value for metric in METRICS}
+    changes = {metric: block["Hand1000"][metric].value - block["base"][metric].value for metric in ALL_METRICS}
     return [
         table.headings(LABELS, columns),
         *(table.cells(row, columns) for row in rows),
@@ -128,15 +128,16 @@ def note_of(experiment: Experiment) -> str:
 
 
 def comparison_grid(experiment: Experiment) -> Image.Image:
-    """Real photo, base and Hand1000 of the same captions, a block for each gesture."""
-    blocks = []
+    """Real photo, base, Hand1000 and what it is compared with, of the same captions; a block for each gesture."""
+    base, ours, *others = experiment.rows
+    shown, blocks = [base, ours, *(row for row in others if row.folder in COMPARED)], []
     for gesture in experiment.gestures:
-        base, ours = (experiment.cell(gesture, experiment.seeds[0], row) for row in experiment.rows[:2])
-        files = experiment.files(gesture, ours.row.captioner).test
+        folders = [experiment.cell(gesture, experiment.seeds[0], row).pictures for row in shown]
+        files = experiment.files(gesture, ours.captioner).test
         names, captions = files.read(files.enriched)
         count = min(GRID_PROMPTS, experiment.num_images or GRID_PROMPTS)
-        rows = [[files.photos / name, base.pictures / name, ours.pictures / name] for name in names[:count]]
-        labels = ["real photo", "base", f"Hand1000: {gesture}"]
+        rows = [[files.photos / name, *(folder / name for folder in folders)] for name in names[:count]]
+        labels = ["real photo", *(f"{row.name}: {gesture}" if row == ours else row.name for row in shown)]
         blocks.append(contact_sheet(rows, column_labels=labels, row_labels=captions[:count]))
     return side_by_side(blocks, GRID_BLOCKS)
 

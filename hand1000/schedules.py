@@ -19,7 +19,8 @@ from core.runs.errors import UserError
 from core.runs.processes import made_ahead, progress
 from hand1000.draws import Draw, joined, photo_draws, photo_seed, place_draw, shuffled_photo
 from hand1000.hyperparameters import STAGED, Hyperparameters
-from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding
+from hand1000.lora import trained_weights
+from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding, set_trainable
 
 EMBEDDING, FINETUNE = "embedding", "finetune"  # the stages' names in losses.csv
 BOTH = "both"  # the interleaved schedule's only stage
@@ -95,8 +96,8 @@ def train_interleaved(
     state: TrainingState,
 ) -> Iterator[TrainingState]:
     """The released order: for each photo Stage II, then Stage III with a new Adam, and on with the changed UNet."""
-    denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
-    optimizer, count = unet_optimizer(unet, params), len(photos.names)
+    denoiser = denoiser_of(unet, noise_scheduler, accelerator, params, state)
+    optimizer, count = unet_optimizer(denoiser.weights, params), len(photos.names)
     draws = photo_draws(
         params.seed,
         latent_shape(photos),
@@ -132,14 +133,15 @@ def train_staged(
     Every global batch is the same whatever the number of processes, each of which takes its share of it.
     """
     if state.stage == EMBEDDING:
-        denoiser = Denoiser(prepared(unet, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
+        denoiser = denoiser_of(unet, noise_scheduler, accelerator, params, state)
         yield from stage_two_of_all(denoiser, photos, params, state)
         # Each process has its own fp16 loss scale here, and all must have the same one in Stage III.
         state.stage, state.done, state.scaler_state = FINETUNE, 0, None
-    unet.requires_grad_(True)  # before it is shared out: only weights that are trained are kept equal
+    # Before the UNet is shared out: only weights that are trained are kept equal.
+    set_trainable(list(trained_weights(unet).values()), True)
     model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
-    denoiser = Denoiser(prepared(model, params), noise_scheduler, accelerator, gradient_scaler(accelerator, state))
-    yield from stage_three_of_all(denoiser, unet_optimizer(unet, params), photos, params, state)
+    denoiser = denoiser_of(model, noise_scheduler, accelerator, params, state)
+    yield from stage_three_of_all(denoiser, unet_optimizer(denoiser.weights, params), photos, params, state)
 
 
 def stage_two_of_all(
@@ -245,6 +247,18 @@ def latent_shape(photos: Photos) -> tuple[int, ...]:
     return (1, *photos.latents.shape[1:])
 
 
+def denoiser_of(
+    unet: torch.nn.Module,
+    noise_scheduler: DDPMScheduler,
+    accelerator: Accelerator,
+    params: Hyperparameters,
+    state: TrainingState,
+) -> Denoiser:
+    """Everything that both stages need of a UNet."""
+    weights, scaler = list(trained_weights(unet).values()), gradient_scaler(accelerator, state)
+    return Denoiser(prepared(unet, params), weights, noise_scheduler, accelerator, scaler)
+
+
 def prepared(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
     """The UNet as it is called in training."""
     if params.channels_last:
@@ -252,13 +266,13 @@ def prepared(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
     return torch.compile(unet, mode=params.compile) if params.compile else unet
 
 
-def unet_optimizer(unet: UNet2DConditionModel, params: Hyperparameters) -> torch.optim.Optimizer:
-    """Adam (not AdamW) over all weights of the UNet, as released; on a GPU all of its arithmetic in one kernel."""
+def unet_optimizer(weights: Sequence[torch.nn.Parameter], params: Hyperparameters) -> torch.optim.Optimizer:
+    """Adam (not AdamW) over all weights that Stage III trains, as released; on a GPU its arithmetic in one kernel."""
     if params.use_8bit_adam:
         from bitsandbytes.optim import Adam8bit
 
-        return Adam8bit(unet.parameters(), lr=params.finetune_lr)
-    return torch.optim.Adam(unet.parameters(), lr=params.finetune_lr, fused=unet.device.type == "cuda")
+        return Adam8bit(weights, lr=params.finetune_lr)
+    return torch.optim.Adam(weights, lr=params.finetune_lr, fused=weights[0].is_cuda)
 
 
 def begin_anew(optimizer: torch.optim.Optimizer, params: Hyperparameters) -> None:

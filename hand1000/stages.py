@@ -7,7 +7,7 @@ hand1000/schedules.py runs them over all photos; hand1000/draws.py draws their r
 and draws that are on the UNet's device already, and leave their losses there: a GPU never waits for the CPU in between.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,13 +37,14 @@ class Denoiser(NamedTuple):
     """The UNet as it is called in training, with its noise schedule and its arithmetic."""
 
     unet: torch.nn.Module  # compiled or shared by several processes, where asked for
+    weights: Sequence[torch.nn.Parameter]  # θ, what Stage III trains: all of the UNet's, or a LoRA's
     noise_scheduler: DDPMScheduler
     accelerator: Accelerator  # device and precision
     scaler: torch.amp.GradScaler  # leaves everything as it is unless training runs in fp16
 
 
 def optimise_text_embedding(
-    denoiser: Denoiser, photos: Photos, draws: Sequence[Draw], lr: float
+    denoiser: Denoiser, photos: Photos, draws: Iterable[Draw], lr: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Stage II (paper, "Stage II: Text Embedding Optimization"): min over e of ||ε - ε_θ(z_t, t, e)||².
 
@@ -56,7 +57,7 @@ def optimise_text_embedding(
     Returns:
         The optimised embeddings (B, 77, hidden), and the losses (steps, B).
     """
-    denoiser.unet.requires_grad_(False)
+    set_trainable(denoiser.weights, False)
     prompt_embeds = photos.prompt_embeds.clone().requires_grad_()
     optimizer = torch.optim.Adam([prompt_embeds], lr=lr)
     losses = []
@@ -68,18 +69,18 @@ def optimise_text_embedding(
 
 
 def finetune_stable_diffusion(
-    denoiser: Denoiser, optimizer: torch.optim.Optimizer, photos: Photos, draws: Sequence[Draw]
+    denoiser: Denoiser, optimizer: torch.optim.Optimizer, photos: Photos, draws: Iterable[Draw]
 ) -> torch.Tensor:
     """Stage III (paper, "Stage III: Stable Diffusion Fine-tuning"): min over θ of ||ε - ε_θ(z_t, t, e)||².
 
-    θ are the UNet's weights; the optimised embedding e is frozen.
+    θ are the UNet's weights, or those of its LoRA; the optimised embedding e is frozen.
 
     One step for each draw of ε and t; released: 20 steps per photo at 1e-6.
 
     Returns:
         The losses (steps, B).
     """
-    denoiser.unet.requires_grad_(True)
+    set_trainable(denoiser.weights, True)
     losses = []
     for draw in draws:
         loss = denoising_loss(denoiser, photos.latents, photos.prompt_embeds, draw)
@@ -98,6 +99,11 @@ def denoising_loss(denoiser: Denoiser, latents: torch.Tensor, prompt_embeds: tor
     with denoiser.accelerator.autocast():
         noise_pred = denoiser.unet(noisy_latents, draw.timesteps, prompt_embeds).sample
     return noise_loss(noise_pred, draw.noise)
+
+
+def set_trainable(weights: Sequence[torch.nn.Parameter], wanted: bool) -> None:
+    for weight in weights:
+        weight.requires_grad_(wanted)
 
 
 def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

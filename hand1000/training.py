@@ -16,7 +16,7 @@ from core.runs.software import software
 from hand1000.gesture_feature import compute_gesture_feature, feature_hash, load_gesture_feature
 from hand1000.gesture_files import GestureFiles
 from hand1000.hyperparameters import LOSS_COLUMNS, STAGED, Hyperparameters
-from hand1000.trained import FUSION_FILE, fusion_fact
+from hand1000.trained import FUSION_FILE, LORA_FILE, fusion_fact
 
 if TYPE_CHECKING:
     import torch
@@ -156,10 +156,15 @@ def warn_of_full_disk(
     folder: Path, pipe: "StableDiffusionPipeline", params: Hyperparameters, *, save_single_file: bool
 ) -> None:
     """Say before training starts when the disk will not hold the next checkpoint beside the finished model."""
-    from core.diffusion.stable_diffusion import model_bytes
+    from core.diffusion.stable_diffusion import model_bytes, tensor_bytes
+    from hand1000.lora import trained_weights
 
-    needed = model_bytes(pipe.unet) * (3 if params.schedule == STAGED else 1)  # Adam keeps two values a weight
-    needed += model_bytes(pipe.unet, pipe.vae, pipe.text_encoder) * (2 if save_single_file else 1)
+    trained = tensor_bytes(trained_weights(pipe.unet).values())
+    needed = trained * (3 if params.schedule == STAGED else 1)  # Adam keeps two values a weight
+    if params.lora_rank:
+        needed += trained
+    else:
+        needed += model_bytes(pipe.unet, pipe.vae, pipe.text_encoder) * (2 if save_single_file else 1)
     needed += params.fusion_checkpoint.stat().st_size if params.fusion_checkpoint else 0
     warn_of_small_disk(folder, needed)
 
@@ -171,13 +176,14 @@ def save_model(
     params: Hyperparameters,
     single_file: Path | None,
 ) -> None:
-    """Write the finished model and its losses on the main process; model_index.json comes last.
+    """Write the finished model, or its LoRA, and the losses on the main process; model_index.json comes last.
 
     Raises:
         UserError: the disk is full.
     """
     from core.diffusion.single_file import save_single_file
     from hand1000.fusion_weights import save_fusion_weights
+    from hand1000.lora import save_lora
 
     if not is_main_process():
         return
@@ -188,8 +194,12 @@ def save_model(
         if single_file:
             save_single_file(pipe, single_file)
         write_losses(folder / "losses.csv", LOSS_COLUMNS, state.losses)
-        with atomic_parts(folder, last="model_index.json") as temporary:
-            pipe.save_pretrained(temporary)
+        if params.lora_rank:
+            with atomic_parts(folder, last=LORA_FILE) as temporary:
+                save_lora(pipe.unet, temporary)
+        else:
+            with atomic_parts(folder, last="model_index.json") as temporary:
+                pipe.save_pretrained(temporary)
 
 
 def add_single_file(folder: Path, single_file: Path) -> None:

@@ -9,8 +9,9 @@ from diffusers import StableDiffusionPipeline
 from attentionhand.generation import Control, load_control
 from attentionhand.runs import finished_training
 from core.diffusion.encoding import latent_shape
-from core.diffusion.stable_diffusion import load_stable_diffusion
 from core.runs.processes import start_processes
+from hand1000.generation import load_model
+from hand1000.trained import model_to_load, read_trained_model
 from studio.offers import Offers
 
 KEPT = 2  # of each kind
@@ -18,12 +19,13 @@ KEPT = 2  # of each kind
 
 @functools.lru_cache(maxsize=KEPT)
 def pipeline(path: str, original_config: str | None = None, config: str | None = None) -> StableDiffusionPipeline:
-    """A Stable Diffusion that nobody changes.
+    """A Stable Diffusion, or a run of train.py, that nobody changes.
 
     Raises:
-        UserError: as `load_stable_diffusion`.
+        UserError: as `model_to_load` and `load_model`.
     """
-    return load_stable_diffusion(path, original_config=original_config, config=config)
+    trained = read_trained_model(Path(path))
+    return load_model(path, model_to_load(path, trained, None, original_config=original_config, config=config))
 
 
 def base_pipeline(offers: Offers) -> StableDiffusionPipeline:

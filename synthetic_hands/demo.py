@@ -26,6 +26,8 @@ CAPTIONER = make_dataset.CAPTIONER
 # The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6.
 TRAIN_ARGS = "--resolution 64 --finetune_lr {rate} --schedule {schedule}"
 RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
+# 500 and 1,000 steps for every picture, as Imagic's notebook takes, would be hours; the rate is the interleaved one.
+IMAGIC_ARGS = "--embedding_steps 50 --finetune_steps 100 --finetune_lr 3e-5"
 MU = 0.4  # this text encoder holds on to its words: at the paper's 0.7 the gesture comes through less
 GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 20 --batch_size 32"
 
@@ -45,6 +47,7 @@ def main(argv=None) -> None:
         "--schedule", choices=list(RATES), default="staged", help="the paper's order, or the released code's"
     )
     parser.add_argument("--ablate", nargs="+", action="append", default=[], help="further rows: see reproduce.py")
+    parser.add_argument("--compare", nargs="+", default=[], help="further rows: see reproduce.py")
     args = parser.parse_args(argv)
     started = time.monotonic()
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
@@ -58,9 +61,10 @@ def main(argv=None) -> None:
     arguments = ["--output_dir", str(data), "--gestures", *args.gestures, *counts]
     say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
     make_dataset.main(arguments)
-    ablations = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
+    further = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
+    further += ["--compare", *args.compare] if args.compare else []
     settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)
-    arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *ablations]
+    arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *further]
     say(f"\n$ python reproduce.py {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")
@@ -72,7 +76,9 @@ def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: 
     return [
         *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner, "--mu", str(MU)),
         *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
+        *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
+        f"--imagic_args={IMAGIC_ARGS}",
     ]
 
 

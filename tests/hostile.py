@@ -83,6 +83,10 @@ def make_files(folder: Path, models: Path) -> None:
         ("image_generation", GENERATE),
         ("attentionhand.train", TRAIN_ATTENTION),
         ("attentionhand.inference", INFER),
+        ("train", LORA),
+        ("image_generation", GENERATE_LORA),
+        ("hand1000.imagic", IMAGIC),
+        ("attentionhand.reconstruction.train", RECONSTRUCT),
     ]
     for script, arguments in made:
         verdict, message = outcome(Case("", script, arguments), folder)
@@ -108,9 +112,29 @@ INFER = (
     "--weights {}/attention --sample_path {}/hands/modalities.json --output_dir {}/drawn --resolution 64 "
     "--pretrained_model_name_or_path {}/models/attention_model --num_inference_steps 1 --num_samples 1"
 ).split()
+LORA = [*TRAIN, "--output_dir", "{}/lora", "--lora_rank", "2"]
+GENERATE_LORA = [*GENERATE, "--ckpt", "{}/lora", "--img_save_path", "{}/lora_pictures"]
+IMAGIC = (
+    "--image_folder {}/palm --image_filenames_file {}/palm_BLIP2_file_name.txt --resolution 64 --num_images 1 "
+    "--prompts_file {}/palm_BLIP2_modified.txt --ckpt {}/models/model --img_save_path {}/imagic "
+    "--embedding_steps 1 --finetune_steps 1 --num_inference_steps 1"
+).split()
+RECONSTRUCT = (
+    "--data {}/hands --output_dir {}/network --backbone resnet10 --image_size 32 --max_train_steps 2 --num_workers 0 "
+    "--train_batch_size 1 --checkpointing_steps 1"
+).split()
+MEASURE_NETWORK = "--weights {}/network --data {}/hands --num_workers 1 --bootstrap 100".split()
 EVALUATE = "--labels {}/hands/joints.npz --image_size 64 --image_folder {}/drawn --num_workers 1".split()
 FID = "--real_images {}/real.npz --fake_images {}/fake.npz".split()
 RESUME = ["--resume_from_checkpoint", "latest"]
+REPRODUCE_ATTENTION = (
+    "--data_dir {}/hands --test_dir {}/hands_test --output_dir {}/results --resolution 64 "
+    "--pretrained_model_name_or_path {}/models/attention_model"
+).split()
+REPRODUCE_NETWORKS = (
+    "--lab {}/hands --wild {}/hands_test --test wild={}/hands_test --output_dir {}/results --resolution 64 "
+    "--pretrained_model_name_or_path {}/models/attention_model"
+).split()
 REPRODUCE = (
     "--gestures palm --data_root {} --output_dir {}/results --captioner BLIP2 "
     "--pretrained_model_name_or_path {}/models/model"
@@ -213,6 +237,12 @@ RECORDS: dict[str, list[tuple[str, list[str]]]] = {
     "pictures/generation.json": [("image_generation", GENERATE)],
     "attention/attentionhand.json": [("attentionhand.inference", INFER), ("attentionhand.train", TRAIN_ATTENTION)],
     "drawn/inference.json": [("attentionhand.inference", INFER), ("attentionhand.evaluate", EVALUATE)],
+    "lora/hand1000.json": [("image_generation", GENERATE_LORA), ("train", LORA)],
+    "imagic/generation.json": [("hand1000.imagic", IMAGIC)],
+    "network/reconstruction.json": [
+        ("attentionhand.reconstruction.train", RECONSTRUCT),
+        ("attentionhand.reconstruction.evaluate", MEASURE_NETWORK),
+    ],
     "palm_BLIP2_modified.json": [("captioning.enrich", ENRICH)],
     "wave_selection.json": [("select_images", SELECT)],
     "hands/dataset.json": [("synthetic_hands.make_dataset", HANDS)],
@@ -230,6 +260,23 @@ STATES = {
         [*TRAIN_ATTENTION, "--max_train_steps", "2", *RESUME],
         lambda folder: None,
     ),
+    "lora/checkpoints/checkpoint-4": (
+        "train",
+        [*LORA, *RESUME],
+        edit("lora/hand1000.json", lambda record: {**record, "status": "unfinished"}),
+    ),
+    "network/checkpoints/checkpoint-1": (
+        "attentionhand.reconstruction.train",
+        [*RECONSTRUCT, *RESUME],
+        edit("network/reconstruction.json", lambda record: {**record, "status": "unfinished"}),
+    ),
+}
+
+PARTS = {  # what a checkpoint may not lack
+    "run": ["unet", "losses.csv", "state.json"],
+    "lora": ["lora.safetensors", "losses.csv", "state.json"],
+    "attention": ["optimizer.pt", "losses.csv", "diffusion_pytorch_model.safetensors", "state.json"],
+    "network": ["optimizer.pt", "losses.csv", "model.safetensors", "state.json"],
 }
 
 
@@ -252,10 +299,8 @@ def checkpoints() -> Iterator[Case]:
 
         for name, content in NOT_RECORDS.items():
             yield case(f"state.json {name}", put(f"{folder}/state.json", content))
-        for part in ("optimizer.pt", "losses.csv", "unet", "diffusion_pytorch_model.safetensors", "state.json"):
-            present = (part == "unet") == folder.startswith("run") or part in ("losses.csv", "state.json")
-            if present and (folder, part) != ("run/checkpoints/checkpoint-4", "optimizer.pt"):
-                yield case(f"no {part}", remove(f"{folder}/{part}"))
+        for part in PARTS[folder.partition("/")[0]]:
+            yield case(f"no {part}", remove(f"{folder}/{part}"))
         for key in ("done", "step", "stage", "photos", "moments"):
             for value in (None, -1, 10**9, "text", []):
                 change = edit(f"{folder}/state.json", replaced(key, value))
@@ -366,6 +411,15 @@ def numbers() -> Iterator[Case]:
         yield case("image_generation", GENERATE, f"--mu={value}", change=remove("pictures"))
         yield case("attentionhand.evaluate", EVALUATE, f"--threshold={value}")
         yield case("attentionhand.inference", INFER, f"--strength={value}", change=remove("drawn"))
+        yield case("hand1000.imagic", IMAGIC, f"--finetune_lr={value}", change=remove("imagic"))
+        yield case("attentionhand.reconstruction.train", RECONSTRUCT, "--shares", value, change=remove("network"))
+        yield case("attentionhand.reconstruction.train", RECONSTRUCT, f"--learning_rate={value}")
+        yield case("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, f"--threshold={value}")
+        yield case("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, f"--added_share={value}")
+    for value in ("0", "-1", "1.5", "4294967296", "text"):
+        yield case("train", LORA, f"--lora_rank={value}", change=remove("lora"))._replace(
+            harmless=value == "4294967296"
+        )
     yield case("train", TRAIN, "--finetune_lr=1e300", change=fresh)
     yield case("attentionhand.train", TRAIN_ATTENTION, "--learning_rate=1e300", change=remove("attention"))
     yield case("image_generation", GENERATE, "--guidance_scale=1e300", change=remove("pictures"))
@@ -392,6 +446,8 @@ def sizes() -> Iterator[Case]:
     yield case("image_generation", GENERATE, "--image_size", "1000000", change=remove("pictures"))
     yield case("attentionhand.train", TRAIN_ATTENTION, "--resolution", "12800000", change=remove("attention"))
     yield case("attentionhand.inference", INFER, "--resolution", "12800000", change=remove("drawn"))
+    yield case("hand1000.imagic", IMAGIC, "--resolution", "12800000", change=remove("imagic"))
+    yield case("attentionhand.reconstruction.train", RECONSTRUCT, "--image_size", "10000000", change=remove("network"))
     yield case("synthetic_hands.make_dataset", HANDS, "--size", "1000000", change=remove("hands"))
 
 
@@ -514,6 +570,25 @@ def plans() -> Iterator[Case]:
         yield Case(
             f"{option} {value}", "reproduce", [*REPRODUCE, f"{option}={value}"], held_out, about=value.split()[0]
         )
+    for script, arguments, option, value in [
+        ("reproduce", REPRODUCE, "--imagic_args", "--mu 0.1"),
+        ("reproduce", REPRODUCE, "--imagic_args", "--unknown"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--train_args", "--output_dir elsewhere"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--train_args", "--unknown"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--draw_args", "--weights elsewhere"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--rows", "nothing"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--data_dir", "{}/nowhere"),
+        ("attentionhand.reproduce", REPRODUCE_ATTENTION, "--test_dir", "{}/palm"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--train_args", "--data_dir elsewhere"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--reconstruction_args", "--seed 3"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--reconstruction_args", "--unknown"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--test", "../out={}/hands"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--generators", "nothing"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--lab", "{}/palm"),
+        ("attentionhand.reconstruction.reproduce", REPRODUCE_NETWORKS, "--texts", "{}/real.npz"),
+    ]:
+        change = held_out if script == "reproduce" else other_hands
+        yield Case(f"{option} {value}", script, [*arguments, f"{option}={value}"], change)
     for ablation in (
         "captioner ../../out",
         "captioner a/b",
@@ -528,6 +603,13 @@ def plans() -> Iterator[Case]:
 
 def held_out(folder: Path) -> None:
     shutil.copytree(folder / "palm", folder / "palm_test")
+
+
+def other_hands(folder: Path) -> None:
+    """A test set, or wild pictures, that are not those of training."""
+    make = [part.replace("{}/hands", "{}/hands_test").replace("palm", "fist") for part in HANDS]
+    verdict, message = outcome(Case("", "synthetic_hands.make_dataset", make), folder)
+    assert verdict == TAKEN, message
 
 
 CLASSES = {
@@ -597,10 +679,11 @@ def restore(saved: Path, folder: Path) -> None:
     shutil.copytree(saved, folder, symlinks=True)
 
 
-def try_all(work: Path, kinds: list[str], results: Path) -> None:
+def try_all(work: Path, kinds: list[str], scripts: list[str] | None, results: Path) -> None:
     """Try the cases of some classes on the checkout in the current folder; adds what happened to a JSON file.
 
     Args:
+        scripts: whose cases; all where it is None.
         work: holds the models, and files that all cases start from once they are made.
     """
     original = results.with_suffix("")
@@ -614,6 +697,8 @@ def try_all(work: Path, kinds: list[str], results: Path) -> None:
     for kind in kinds:
         found[kind] = []
         for case in CLASSES[kind]():
+            if scripts and case.script not in scripts:
+                continue
             restore(saved, original)
             try:
                 case.change(original)
@@ -645,12 +730,13 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--roots", type=Path, nargs="+", default=[ROOT], help="checkouts to try")
     parser.add_argument("--classes", nargs="+", choices=list(CLASSES), default=list(CLASSES), help="of mistakes")
+    parser.add_argument("--scripts", nargs="+", help="only the cases of these")
     parser.add_argument("--work", type=Path, help="folder to keep files and results in, for a later call to add to")
     parser.add_argument("--results", type=Path, help=argparse.SUPPRESS)  # for the processes that it starts
     args = parser.parse_args(argv)
     if args.results:
         sys.path[0] = str(Path.cwd())
-        try_all(args.work, args.classes, args.results)
+        try_all(args.work, args.classes, args.scripts, args.results)
         return
     sys.path.insert(0, str(ROOT))
     with contextlib.ExitStack() as stack:
@@ -661,7 +747,8 @@ def main(argv=None) -> None:
         for root in args.roots:
             results = work / f"{root.resolve().name}.json"
             command = [sys.executable, __file__, "--work", str(work), "--results", str(results), "--classes"]
-            subprocess.run([*command, *args.classes], cwd=root, check=True)
+            only = ["--scripts", *args.scripts] if args.scripts else []
+            subprocess.run([*command, *args.classes, *only], cwd=root, check=True)
             found[root.resolve().name] = json.loads(results.read_text())
     print(table(found))
 

@@ -1,6 +1,7 @@
 """Run every command of README.md and docs/ on a fresh clone, as a stranger would: what `make readme-test` runs.
 
-A block of commands with `<!-- not run: why -->` on the line above it is skipped, and the reason is printed.
+Notebooks in docs/ are executed, too. A block of commands with `<!-- not run: why -->` on the line above it is skipped,
+and the reason is printed.
 
 Examples:
   python tests/readme_commands.py
@@ -22,6 +23,8 @@ from core.runs.errors import UserError
 from core.runs.processes import say
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK_PACKAGES = ("nbclient", "ipykernel")  # not in requirements.txt
+WITHOUT_PACKAGES = f"the environment lacks them: pip install {' '.join(NOTEBOOK_PACKAGES)}"
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?```bash\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -42,8 +45,13 @@ def main(argv=None) -> None:
             (clone / ".venv" / "installed").touch()  # or make would install into it
         else:
             subprocess.run(["make", ".venv/installed"], cwd=clone, check=True)
+            pip = [clone / ".venv" / "bin" / "pip", "install", "--disable-pip-version-check", "--quiet"]
+            subprocess.run([*pip, *NOTEBOOK_PACKAGES], cwd=clone, check=True)
         pages = [clone / "README.md", *sorted((clone / "docs").glob("*.md"))]
         found = [pair for page in pages for pair in commands(page.read_text(encoding="utf-8"), args.only)]
+        notebooks = [f"jupyter execute docs/{page.name}" for page in sorted((clone / "docs").glob("*.ipynb"))]
+        why = None if can_execute(clone) else WITHOUT_PACKAGES
+        found += [(command, why) for command in notebooks if args.only in command]
         if not found:
             raise UserError(f"no block of commands in README.md or docs/ has '{args.only}'")
         for command, why in found:
@@ -59,6 +67,11 @@ def main(argv=None) -> None:
     say("\n" + "\n".join(lines))
     if failed:
         sys.exit(1)
+
+
+def can_execute(clone: Path) -> bool:
+    """Whether the clone's environment has the packages that notebooks need."""
+    return run(f"python -c 'import {', '.join(NOTEBOOK_PACKAGES)}' 2> /dev/null", clone) == 0
 
 
 def commands(page: str, only: str) -> list[tuple[str, str | None]]:

@@ -9,38 +9,40 @@ from conftest import error_of, files_under, pixels
 
 import reproduce
 from core.metrics import table
-from core.metrics.scores import METRICS, NO_SCORE, Score
+from core.metrics.scores import NO_SCORE, Score
 from core.metrics.table import TableRow
 from hand1000 import report
-from hand1000.experiment import CellScores
+from hand1000.experiment import ALL_METRICS, CellScores
 from synthetic_hands import demo
 
 
-def test_demo_from_nothing_to_the_table(tmp_path, capsys):
+def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     arguments = ["--output_dir", str(tmp_path), "--gestures", "call", "--num", "2", "--num_test", "10"]
     arguments += ["--ablate", "mu", "1", "--ablate", "without", "stage_2"]
+    arguments += ["--compare", "imagic", "finetuned", "finetuned_imagic", "lora"]
+    monkeypatch.setattr(demo, "IMAGIC_ARGS", "--embedding_steps 2 --finetune_steps 2")
     demo.main(arguments)
     output = capsys.readouterr().out
-    for script in ("captioning/enrich", "cal_mean_feature", "train", "image_generation"):
+    for script in ("captioning/enrich", "cal_mean_feature", "train", "image_generation", "hand1000/imagic"):
         assert f"$ python {script}.py " in output
+    assert re.search(
+        r"time of the steps: enrich \d+ s, feature \d+ s, train \d+ s, generate \d+ s, evaluate \d+ s\n", output
+    )
     made = files_under(tmp_path)
     results = {"table.md", "table.csv", "table.tex", "results.json", "report.html", "grid.png", "losses.png"}
     assert results <= made and "call/seed_0/mu_sweep/grid.png" in made
     table = (tmp_path / "table.md").read_text()
-    for row in ("real photos", "base", "Hand1000", "mu 1", "without stage_2"):
-        assert f"| call | {row} | " in table
-    assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – |" in table
-    assert pixels(tmp_path / "grid.png").shape[1] == 600
+    names = ["real photos", "base", "Hand1000", "Imagic", "fine-tuned", "fine-tuned + Imagic", "LoRA"]
+    names += ["mu 1", "without stage_2"]
+    for name in names:
+        assert f"| call | {name} | " in table
+    assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – | – |" in table
+    assert "| attributes kept ↑ |" in table and "CLIP" not in table
+    assert pixels(tmp_path / "grid.png").shape[1] == 1400  # seven columns
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert {row["metric"] for row in rows} == set(METRICS) and len(rows) == 5 * len(METRICS)
+    assert {row["metric"] for row in rows} == set(ALL_METRICS) and len(rows) == len(names) * len(ALL_METRICS)
     content = json.loads((tmp_path / "results.json").read_text())
-    assert [cell["row"] for cell in content["results"]] == [
-        "real photos",
-        "base",
-        "Hand1000",
-        "mu 1",
-        "without stage_2",
-    ]
+    assert [cell["row"] for cell in content["results"]] == names
     assert all(cell["images"] == 10 for cell in content["results"])
     assert content["stages"]["call/seed_0/hand1000/train"]["peak_memory_gb"]["process"] > 0.1
     page = (tmp_path / "report.html").read_text()
@@ -48,7 +50,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys):
 
     demo.main(arguments)
     output = capsys.readouterr().out
-    assert "already finished" in output and output.count("complete: ") == 15 and "Drawing" not in output
+    assert "already finished" in output and output.count("complete: ") == 25 and "Drawing" not in output
     plan = ["--gestures", "call", "--data_root", str(tmp_path / "data"), "--captioner", "synthetic", "--dry_run"]
     reproduce.main([*plan, "--output_dir", str(tmp_path), "--seeds", "1"])
     assert re.search(r"time: about \d+ minutes?, judging by the stages that have run", capsys.readouterr().out)
@@ -113,7 +115,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
 
 
 def test_table_marks_what_differs_beyond_the_intervals():
-    nothing = dict.fromkeys(METRICS, NO_SCORE)
+    nothing = dict.fromkeys(ALL_METRICS, NO_SCORE)
 
     def cell(fid: float, confidence: float, found: float) -> CellScores:
         scores = {"FID": Score(fid, fid - 1, fid + 1), "HAND-CONF": Score(confidence, 0.8, 0.9)}
@@ -140,7 +142,7 @@ def test_table_marks_what_differs_beyond_the_intervals():
 
 
 def test_special_characters_do_no_harm_in_tables(tmp_path):
-    row = TableRow((r"a|b_c%$&#{}~^\\", "=cmd"), {**dict.fromkeys(METRICS, NO_SCORE), "FID": Score(1, 1, 1)})
+    row = TableRow((r"a|b_c%$&#{}~^\\", "=cmd"), {**dict.fromkeys(ALL_METRICS, NO_SCORE), "FID": Score(1, 1, 1)})
     lines = [table.headings(("gesture", "model"), ["FID"]), table.cells(row, ["FID"])]
     assert table.markdown(lines).splitlines()[2].startswith(r"| a\|b_c")
     text = table.latex(lines, 2).splitlines()[4]

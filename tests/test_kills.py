@@ -15,7 +15,21 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from hostile import ENRICH, EVALUATE, GENERATE, HANDS, INFER, RESUME, SELECT, TRAIN, TRAIN_ATTENTION, make_files
+from hostile import (
+    ENRICH,
+    EVALUATE,
+    GENERATE,
+    HANDS,
+    IMAGIC,
+    INFER,
+    LORA,
+    RECONSTRUCT,
+    RESUME,
+    SELECT,
+    TRAIN,
+    TRAIN_ATTENTION,
+    make_files,
+)
 from test_files import alive, descendants
 
 pytestmark = [
@@ -30,6 +44,16 @@ MORE_STEPS = ["--embedding_steps", "4", "--finetune_steps", "8", "--checkpointin
 JOBS = {  # each writes to {}/new
     "train": [*TRAIN, *MORE_STEPS, *RESUME, "--output_dir", "{}/new"],
     "train staged": [*TRAIN, *MORE_STEPS, *RESUME, "--output_dir", "{}/new", "--schedule", "staged"],
+    "train lora": [*LORA, *MORE_STEPS, *RESUME, "--output_dir", "{}/new"],
+    "hand1000.imagic": [
+        *IMAGIC,
+        *"--num_images 4 --embedding_steps 9 --finetune_steps 9 --img_save_path {}/new".split(),
+    ],
+    "attentionhand.reconstruction.train": [
+        *RECONSTRUCT,
+        *"--max_train_steps 12 --num_workers 2 --output_dir {}/new".split(),
+        *RESUME,
+    ],
     "image_generation": [*GENERATE, *"--num_inference_steps 99 --num_images 4 --mu 0 1 --img_save_path {}/new".split()],
     "attentionhand.train": [
         *TRAIN_ATTENTION,

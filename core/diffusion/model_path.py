@@ -13,6 +13,20 @@ def is_single_file(path: str) -> bool:
     return path.endswith(SINGLE_FILE_SUFFIXES)
 
 
+def is_hub_id(model: str) -> bool:
+    """Whether a name can only be that of a model on the hub: owner/name, and nothing here has it."""
+    if model.count("/") != 1 or is_single_file(model) or Path(model).exists():
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_model_path(path: str, original_config: str | None, config: str | None, revision: str | None = None) -> None:
     """Refuse a path that can't be a model, before torch is imported.
 

@@ -7,6 +7,7 @@ from core.runs.command_line import ddim_steps, finite_float, positive_int, seed_
 from core.runs.errors import UserError
 
 PRECISIONS = ("no", "fp16", "bf16")
+HUB_OPTIONS = {"push_to_hub", "hub_model_id", "hub_private_repo"}  # no result depends on them
 
 
 def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
@@ -30,10 +31,24 @@ def add_training_options(parser: argparse.ArgumentParser, *, seed_of: str) -> No
     add = parser.add_argument
     add("--seed", type=seed_int, default=0, help=f"seed of {seed_of}")
     add_precision_option(parser)
+    add_memory_options(parser)
+    add_checkpoint_options(parser)
+
+
+def add_memory_options(parser: argparse.ArgumentParser) -> None:
+    """Memory and speed of training steps."""
+    add = parser.add_argument
     add("--allow_tf32", action="store_true", help="TensorFloat-32 for float32 products on NVIDIA GPUs: faster, coarser")
     add("--gradient_checkpointing", action="store_true", help="less memory, about a third more time")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' 8-bit optimizer, for less memory")
-    add_checkpoint_options(parser)
+
+
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """Where a finished training goes on the Hugging Face hub."""
+    add = parser.add_argument
+    add("--push_to_hub", action="store_true", help="put the finished run on the Hugging Face hub (hf auth login)")
+    add("--hub_model_id", help="its name there, owner/name (default: your own, with the name of --output_dir)")
+    add("--hub_private_repo", action="store_true", help="where it is not there yet, make it a private one")
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Loading Stable Diffusion from the hub, a folder or a single file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -121,4 +122,8 @@ def _load_single_file(path: Path, *, original_config: str | None, config: str | 
 
 def model_bytes(*models: torch.nn.Module) -> int:
     """Bytes of the weights."""
-    return sum(value.numel() * value.element_size() for model in models for value in model.state_dict().values())
+    return sum(tensor_bytes(model.state_dict().values()) for model in models)
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -78,7 +78,8 @@ def polynomial_mmd(x: np.ndarray, y: np.ndarray, *, unbiased: bool) -> float:
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """k(x, y) = (x·y / D + 1)³ for every pair of rows of x (M, D) and y (N, D): (M, N)."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    kernel = x @ y.T / x.shape[1] + 1
+    return kernel * kernel * kernel  # NumPy's ** 3 takes many times as long
 
 
 def kernel_inception_distance(

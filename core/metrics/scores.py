@@ -12,6 +12,7 @@ from core.metrics.equations import frechet_distance, gaussian, hand_confidence, 
 from core.metrics.hands import hands_of_photos
 from core.metrics.intervals import (
     FEWEST_PICTURES,
+    bootstrap_interval,
     fid_interval,
     hand_confidence_interval,
     kid_interval,
@@ -38,10 +39,11 @@ LABEL_METRICS = {
     "landmark error 3D": -1,
     "PCK@0.1": 1,
     "PCK@0.2": 1,
-    "CLIP score": 1,
 }
-"""Further ones of pictures whose labels and texts are known."""
-DIRECTIONS = METRICS | LABEL_METRICS
+"""Further ones of pictures whose labels are known."""
+TEXT_METRICS = {"CLIP score": 1, "attributes kept": 1}
+"""Further ones of pictures whose texts are known."""
+DIRECTIONS = METRICS | LABEL_METRICS | TEXT_METRICS
 REAL = "real photos"
 """The row of the test photos themselves: what real hands of the gesture score."""
 
@@ -143,6 +145,14 @@ def hand_scores(folder: Path, *, gesture: str, resamples: int, seed: int, num_wo
     if accepted is not None:
         scores["gesture accuracy"] = share_score([bool(photo.shows_gesture) for photo in photos])
     return scores
+
+
+def grouped_mean(values: Sequence[float], groups: Sequence[int], *, resamples: int, seed: int) -> Score:
+    """The mean of all values that are not NaN, and its interval by whole groups."""
+    array = np.array(values, float)
+    if not array.size or np.isnan(array).all():
+        return NO_SCORE
+    return Score(float(np.nanmean(array)), *bootstrap_interval(array, groups, resamples=resamples, seed=seed))
 
 
 def share_score(hits: Sequence[bool]) -> Score:

@@ -11,7 +11,13 @@ import numpy as np
 from core.metrics.scores import DIRECTIONS, NO_SCORE, Score
 from core.runs.files import atomic_file, spreadsheet_text
 
-SHARES = ("hand found", "gesture accuracy", "PCK@0.1", "PCK@0.2")  # metrics that are shown in percent
+SHARES = (
+    "hand found",
+    "gesture accuracy",
+    "PCK@0.1",
+    "PCK@0.2",
+    "attributes kept",
+)  # metrics that are shown in percent
 NOTHING = "–"
 BETTER, WORSE = "better", "worse"
 MARKS_NOTE = "Bold: better than the base model, italic: worse, and the two 95 % intervals do not overlap."

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.runs.errors import UserError
 from core.runs.files import hold_lock
 from core.runs.processes import num_processes, say
-from core.runs.steps import Step, run_step, script_functions
+from core.runs.steps import Step, run_step, script_functions, time_taken
 
 
 def add_experiment_options(
@@ -99,3 +99,4 @@ def run_steps(
             run_step(records, step, launcher if step.stage in launched else None)
         if report:
             report()
+        say(f"time of the steps: {time_taken(records, steps)}")
