@@ -42,7 +42,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--port", type=port, help="port to listen on (default: the first free one from 7860)")
     add("--share", action="store_true", help="also open the page to the internet, through Gradio's servers")
     add("--run", type=Path, nargs="+", default=[], help="run folders of train.py to offer")
-    add("--feature", type=Path, nargs="+", default=[], help="gesture features (.npy) to offer")
+    add(
+        "--feature",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="gesture features (.npy) to offer, beside those in the run folders",
+    )
     add("--weights", type=Path, nargs="+", default=[], help="weights of attentionhand.train to offer")
     add("--folder", type=Path, nargs="+", default=[], help="folders of pictures that may be measured")
     add("--results", type=Path, default=Path("results"), help="where the two demonstrations have written theirs")
@@ -90,12 +96,13 @@ def main(argv=None) -> None:
         )
 
         demo, other_demo = args.results / "demo", args.results / "demo-attentionhand"
+        runs = hand1000_runs(args.run, demo)
         offers = Offers(
             base=args.pretrained_model_name_or_path,
             original_config=args.original_config,
             config=args.config,
-            runs=hand1000_runs(args.run, demo),
-            features=gesture_features(args.feature, demo),
+            runs=runs,
+            features=gesture_features(args.feature, runs.values(), demo),
             weights=attentionhand_weights(args.weights, other_demo),
             folders=picture_folders(args.folder, [demo, other_demo]),
             resolution=args.resolution,

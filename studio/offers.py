@@ -12,7 +12,7 @@ from core.metrics.pictures import list_pictures
 from core.runs.errors import UserError
 from core.runs.run import FINISHED, read_record
 from hand1000.gesture_feature import load_gesture_feature
-from hand1000.trained import RECORD, trained_model
+from hand1000.trained import RECORD, own_feature, trained_model
 
 Item = TypeVar("Item")
 RENDERED = ("call", "palm", "peace")  # gestures of which hands are drawn on request, to be measured
@@ -62,15 +62,16 @@ def hand1000_runs(given: Iterable[Path], demo: Path) -> dict[str, Path]:
     return named([*given, *finished(demo.glob("*/seed_*/hand1000/run"), RECORD)])
 
 
-def gesture_features(given: Iterable[Path], demo: Path) -> dict[str, Path]:
-    """The gesture features that the owner gave, and those of `make demo`.
+def gesture_features(given: Iterable[Path], runs: Iterable[Path], demo: Path) -> dict[str, Path]:
+    """The gesture features that the owner gave, those that lie in the offered runs, and those of `make demo`.
 
     Raises:
         UserError: a given one is missing or is no feature.
     """
     for path in given:
         load_gesture_feature(path)
-    return named([*given, *sorted(demo.glob("data/*.npy"))])
+    own = [feature for run in runs if (feature := own_feature(run))]
+    return named([*given, *own, *sorted(demo.glob("data/*.npy"))])
 
 
 def attentionhand_weights(given: Iterable[Path], demo: Path) -> dict[str, Path]:

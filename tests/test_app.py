@@ -32,10 +32,11 @@ from core.hands.detection import Hand
 from core.hands.fingers import extended_fingers, fingers_of_gesture
 from core.runs.errors import UserError
 from core.runs.processes import progress
+from hand1000.trained import FEATURE_FILE
 from studio import controlled, fine_tuned, measured, posed_hand, uploads
 from studio.guard import MOST_REQUEST, refusal_of
 from studio.jobs import Stopped, job, part, stop
-from studio.offers import Offers, hand1000_runs, offered
+from studio.offers import Offers, gesture_features, hand1000_runs, offered
 from synthetic_hands.hand import POSES
 
 SETTINGS = fine_tuned.Settings(seed=5, num_inference_steps=2, guidance_scale=3.0)
@@ -147,6 +148,13 @@ def test_an_uploaded_joints_file_keeps_its_label(attention_samples, tmp_path):
     )
     assert scene.mesh[tuple(found[9].round().astype(int)[::-1])].mean() > 100  # the middle knuckle lies on the mesh
     assert list(own.iterdir()) == []
+
+
+def test_a_run_brings_its_own_feature(tiny_model, data_root, tmp_path):
+    run = finish_run(copy_model(tiny_model, tmp_path / "run"))
+    assert gesture_features([], [run], tmp_path) == {}
+    shutil.copy(data_root / "palm.npy", run / FEATURE_FILE)
+    assert list(gesture_features([], [run], tmp_path / "none").values()) == [run / FEATURE_FILE]
 
 
 # What visitors send
