@@ -170,6 +170,19 @@ def test_code_beside_stable_diffusion_is_not_run(change, place, canary, tiny_mod
     assert "code that comes with a model is never run" in message
 
 
+def test_an_adapter_does_not_lead_elsewhere(captioners, tiny_model, tmp_path):
+    """Where peft is installed, transformers would load the model that adapter_config.json names."""
+    from core.diffusion.pretrained import load_clip
+    from core.diffusion.stable_diffusion import load_stable_diffusion
+
+    clip, model = shutil.copytree(captioners / "clip", tmp_path / "clip"), copy_model(tiny_model, tmp_path / "model")
+    for folder in (clip, model / "text_encoder"):
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
+    expected = "an adapter of another model (adapter_config.json), not a whole one; merge the two"
+    assert refused(load_clip, str(clip)) == f"{clip}: {expected}"
+    assert refused(load_stable_diffusion, str(model)) == f"{model / 'text_encoder'}: {expected}"
+
+
 @pytest.mark.parametrize("name", ["blip2", "paligemma", "vitgpt2", "clip", "llama"])
 def test_captioners_clip_and_language_models_run_nothing(name, canary, captioners, tmp_path, monkeypatch):
     """Pickled weights are refused; classes of the model's own are not asked for, or refused."""

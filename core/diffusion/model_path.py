@@ -13,6 +13,16 @@ def is_single_file(path: str) -> bool:
     return path.endswith(SINGLE_FILE_SUFFIXES)
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder whose weights transformers would take from elsewhere, where its adapter_config.json says.
+
+    Raises:
+        UserError
+    """
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{folder}: an adapter of another model (adapter_config.json), not a whole one; merge the two")
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a name can only be that of a model on the hub: owner/name, and nothing here has it."""
     if model.count("/") != 1 or is_single_file(model) or Path(model).exists():

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from core.diffusion.hub import check_available, hub_answers, missing_model
+from core.diffusion.model_path import refuse_adapter
 from core.runs.errors import UserError, reason_of
 from core.runs.processes import start_processes
 
@@ -46,9 +47,11 @@ def load_pretrained(kind: Any, model: str, **options: Any) -> Any:
     """
     local = Path(model).is_dir() or not hub_answers()
     options |= {"local_files_only": local, "trust_remote_code": False}
+    refuse_adapter(Path(model))
     try:
         if not has_weights(kind):
             return kind.from_pretrained(model, **options)
+        options["adapter_kwargs"] = {"local_files_only": local}  # or it asks the hub for an adapter all the same
         loaded, info = kind.from_pretrained(model, output_loading_info=True, **options)
     except Exception as error:  # transformers, safetensors and the hub client raise a dozen kinds
         raise _load_error(error, kind.__name__, model, local) from None

@@ -10,7 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from core.diffusion.hub import hub_answers, missing_model
-from core.diffusion.model_path import is_single_file
+from core.diffusion.model_path import is_single_file, refuse_adapter
 from core.diffusion.unpickling import inert_globals, load_pickle
 from core.runs.errors import UserError, reason_of
 from core.runs.schema import misfit
@@ -67,6 +67,7 @@ def load_stable_diffusion(
         if configs is not None:
             index = StableDiffusionPipeline.load_config(configs, revision=revision, local_files_only=local)
             check_index(configs, index)
+            refuse_adapter(Path(configs) / "text_encoder")
         if is_single_file(path):
             pipe = _load_single_file(Path(path), original_config=original_config, config=config, **options)
         else:
