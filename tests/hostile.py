@@ -265,7 +265,7 @@ STATES = {
         [*LORA, *RESUME],
         edit("lora/hand1000.json", lambda record: {**record, "status": "unfinished"}),
     ),
-    "network/checkpoints/checkpoint-1": (
+    "network/checkpoints/checkpoint-2": (
         "attentionhand.reconstruction.train",
         [*RECONSTRUCT, *RESUME],
         edit("network/reconstruction.json", lambda record: {**record, "status": "unfinished"}),

@@ -23,6 +23,7 @@ from core.runs.command_line import (
     command_line,
     learning_rate,
     natural_int,
+    pixels,
     plain_arguments,
     positive_int,
     seed_int,
@@ -51,7 +52,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_dir", type=Path, required=True, help="run folder")
     add("--backbone", choices=BACKBONES, default="resnet18", help="torchvision's; resnet10 is for miniatures")
     add("--imagenet", action="store_true", help="start from torchvision's ImageNet weights, which it downloads")
-    add("--image_size", type=positive_int, default=256, help="pixels a side of the crop around the hands")
+    add("--image_size", type=pixels, default=256, help="pixels a side of the crop around the hands")
     add("--learning_rate", type=learning_rate, default=3e-4, help="highest learning rate of AdamW")
     add("--train_batch_size", type=positive_int, default=32, help="pictures a step on each process")
     add("--max_train_steps", type=positive_int, help="steps in all (overrides --num_train_epochs)")
