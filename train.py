@@ -57,6 +57,8 @@ from hand1000.training import (
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
+MOST_RANK = 320  # numbers of a side of Stable Diffusion's smallest attention matrix
+
 # What may differ between a run and its continuation.
 NOT_SETTINGS = {
     "data_root",
@@ -111,7 +113,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--finetune_lr", type=learning_rate, help=f"Stage III learning rate (default: {rates})")
     add(
         "--lora_rank",
-        type=positive_int,
+        type=lora_rank,
         help="train a LoRA of this rank in Stage III instead of the whole UNet: less memory, and a file of megabytes",
     )
     add("--train_batch_size", type=positive_int, default=1, help="photos per step on each process (staged only)")
@@ -143,6 +145,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.finetune_lr is None:
         args.finetune_lr = LORA_LR if args.lora_rank else released.finetune_lr
     return args
+
+
+def lora_rank(text: str) -> int:
+    """argparse type: a rank that is smaller than the matrices."""
+    value = positive_int(text)
+    if value > MOST_RANK:
+        raise argparse.ArgumentTypeError(f"{text}: a rank of more than {MOST_RANK} is no low rank")
+    return value
 
 
 def check_args(args: argparse.Namespace) -> None:
