@@ -94,7 +94,7 @@ def test_reproduce_checks_it_first(data_root, tiny_model, capsys):
 
 
 def test_the_miniatures_classifier_knows_drawn_hands(tmp_path):
-    jobs = [(gesture, [5, number]) for number in range(4) for gesture in POSES]
+    jobs = [(gesture, [5, 0]) for gesture in POSES]
     drawn, _, captions = zip(*draw_all(draw, jobs, 1))
     pictures = [tmp_path / f"{number:03}.png" for number in range(len(drawn))]
     for path, pixels in zip(pictures, drawn):
