@@ -23,7 +23,7 @@ from pathlib import Path
 
 from core.runs.command_line import argument_parser, command_line, fraction, positive_int
 from core.runs.errors import UserError
-from core.runs.files import check_writable, fingerprint_if_local
+from core.runs.files import check_writable, fingerprint_if_local, model_identity
 from core.runs.processes import is_main_process, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
@@ -103,6 +103,7 @@ def main(argv=None) -> None:
         "ckpt": args.ckpt,
         "revision": args.revision,
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
+        "base_model": model_identity(model.path) if trained and trained.lora_base else None,
         "feature": feature_hash(feature) if fusion and feature is not None else None,
         "mu": "sweep" if len(args.mu) > 1 else args.mu[0],
         "guidance_scale": args.guidance_scale,

@@ -9,6 +9,7 @@ from core.diffusion.model_card import (
     SAMPLES,
     licence_of,
     licence_text,
+    loader_of,
     loss_table,
     model_card,
     plain,
@@ -23,17 +24,17 @@ from core.runs.run import read_losses
 MODELS = ("pretrained_model_name_or_path", "original_config", "config", "tas_model", "resume_path")
 LOAD = """\
 ```python
-from diffusers import {kind}, StableDiffusion{pipeline}Pipeline
+from diffusers import {kind}, StableDiffusion{pipeline}Pipeline{unet_class}
 
 control = {kind}.from_pretrained({name!r})
-pipe = StableDiffusion{pipeline}Pipeline.from_pretrained({base!r}, {argument}=control, safety_checker=None)
-picture = pipe("a man holding a cup in his hand", image=mesh_image).images[0]  # light grey hand on black, PIL
+pipe = StableDiffusion{pipeline}Pipeline.{load}({base!r}, {argument}=control, safety_checker=None)
+{unet}picture = pipe("a man holding a cup in his hand", image=mesh_image).images[0]  # light grey hand on black, PIL
 ```
 
 Or with the sampling of the released code, by the code that trained it:
 
 ```bash
-python -m attentionhand.inference --weights {weights} --pretrained_model_name_or_path {base_argument}
+python -m attentionhand.inference --weights {weights} --pretrained_model_name_or_path {base_argument}{flags}
 ```
 """
 
@@ -94,6 +95,12 @@ def card_of_run(folder: Path, name: str) -> str:
             "How to load it",
             LOAD.format(
                 kind=kind,
+                load=loader_of(base),
+                unet_class=", UNet2DConditionModel" if unlocked else "",
+                unet=f'pipe.unet = UNet2DConditionModel.from_pretrained({name!r}, subfolder="unet")\n'
+                if unlocked
+                else "",
+                flags=" --only_mid_control" if record.settings.get("only_mid_control") else "",
                 pipeline=pipeline,
                 argument=argument,
                 name=name,

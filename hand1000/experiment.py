@@ -180,7 +180,7 @@ class Experiment:
     attribute_classifier: Path | None = None  # see core/metrics/texts.py
     bootstrap: int = 1000  # resamples of the intervals
     num_workers: int | None = None
-    further_args: dict[str, list[str]] = field(default_factory=dict)  # of the scripts caption, enrich, train, generate
+    further_args: dict[str, list[str]] = field(default_factory=dict)  # by script: caption, enrich, train, ...
 
     # Where everything lies
 
@@ -283,7 +283,10 @@ class Experiment:
         arguments += ["--seed", str(cell.seed), "--fusion_seed", str(cell.seed), "--resume_from_checkpoint", "latest"]
         arguments += [*self.further("train"), *cell.row.train_args]
         inputs = [files.photos, files.feature, files.names, files.enriched, *self.local_model]
-        outputs = [run / (LORA_FILE if "--lora_rank" in arguments else "model_index.json"), run / "losses.csv"]
+        outputs = [
+            run / (LORA_FILE if has_option(arguments, "--lora_rank") else "model_index.json"),
+            run / "losses.csv",
+        ]
         step = script_step("train", cell.step_name("train"), "train.py", arguments, inputs, outputs)
         return step._replace(scratch=[run / "checkpoints"])  # see CHECKPOINTS
 
@@ -485,7 +488,7 @@ def check_arguments(
     """
     check_step_arguments(steps, ("train", "generate"))
     for step in steps:
-        if step.script and step.stage == "train" and not launched:
+        if step.script and (step.stage == "train" or step.script.name == "imagic.py") and not launched:
             functions = script_functions(step.script)
             functions["check_args"](functions["parse_args"](step.arguments))
     if not any(step.stage == "evaluate" for step in steps):
@@ -505,6 +508,11 @@ def check_arguments(
         from core.metrics.texts import load_attribute_classifier
 
         load_attribute_classifier(attribute_classifier)
+
+
+def has_option(arguments: Sequence[str], option: str) -> bool:
+    """Whether an option with a value is among the arguments, in either form."""
+    return any(argument.partition("=")[0] == option for argument in arguments)
 
 
 def without_option(arguments: Sequence[str], option: str) -> list[str]:

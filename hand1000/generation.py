@@ -128,7 +128,7 @@ def sample(
     device, dtype = unet.device, unet.dtype
     embeds = prompt_embeds
     if guidance_scale != 1:
-        embeds = torch.cat([negative_prompt_embeds.expand_as(prompt_embeds), prompt_embeds])
+        embeds = torch.cat([negative_prompt_embeds.to(prompt_embeds).expand_as(prompt_embeds), prompt_embeds])
     embeds = embeds.to(device, dtype)
 
     def denoise(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

@@ -123,6 +123,7 @@ BELONGING = r"(?:a|an|the|his|her|their|its|my)"
 PHONE = rf"(?:{BELONGING} )?(?:(?:cell|mobile|smart|cellular|old|black|white|red|corded|land ?line) ?)*(?:tele)?phones?"
 ANYONE = r"(?:someone|us|you|everyone|people)"
 TO = rf"(?:up )?(?:to|at|by|near|against|next to) {BELONGING}"
+OTHER = r"(?! (?:case|booth|number|card|stick|charger|cord|app|screen|an?|the|his|her|their|its|my|for)\b)"
 PERSON = r"(?:(?<=man )|(?<=men )|(?<=boy )|(?<=girl )|(?<=lady )|(?<=person )|(?<=people )|(?<=is )|(?<=are ))"
 ORDINARY_WORDS = {
     "call": (
@@ -130,23 +131,26 @@ ORDINARY_WORDS = {
         rf" (?:on|over|into|with) {PHONE}"
         rf"|(?:making|taking|having|answering) {BELONGING} (?:tele)?(?:phone )?(?:call|conversation)(?! me| {SIGN})"
         rf"(?: on {PHONE})?{BY_HAND}"
-        rf"|(?:making|taking) phone calls?(?! me| {SIGN})|answering {PHONE}|(?:calling|phoning)(?: someone| somebody)?"
+        rf"|(?:making|taking) phone calls?(?! me| {SIGN})|answering {PHONE}"
+        rf"|(?:calling|phoning)(?: someone| somebody)?{OTHER}"
         rf"|(?:holding|with|puts?|putting|has|having) {PHONE} {TO} (?:ear|head|face|mouth|cheek)s?"
         rf"|(?:holding|with|puts?|putting|has|having) {BELONGING} hands? {TO} ears?"
-        rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?|{PERSON}on {PHONE}"
+        rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?{OTHER}|{PERSON}on {PHONE}{OTHER}"
     ),
     "mute": (
         rf"(?:asking|calling) for (?:silence|quiet)|(?:telling|asking) {ANYONE} to (?:be|keep) quiet"
         r"|shush(?:ing|es)|whispering|saying shh+|keeping a secret"
     ),
     "stop": rf"(?:telling|asking) {ANYONE} to stop|saying (?:stop|no)",
-    "palm": rf"(?:showing|shows) the palms? of {BELONGING} hands?|saying (?:hello|hi|stop)|greeting(?: someone)?",
+    "palm": (
+        rf"(?:showing|shows) the palms? of {BELONGING} hands?|saying (?:hello|hi|stop)|greeting(?: someone)?{OTHER}"
+    ),
     "like": r"hitch-?hiking",
     "holy": rf"praying|with {BELONGING} hands (?:clasped|together|folded)(?: in prayer)?|in prayer",
     "timeout": rf"making (?:a|the) (?:letter )?t(?: with {BELONGING} hands?)?",
     "xsign": rf"with {BELONGING} arms crossed(?: over {BELONGING} chest)?|with crossed arms",
     "take_picture": (
-        rf"(?:taking|snapping|framing) (?:{BELONGING} )?(?:picture|photo|photograph|selfie|snapshot)s?"
+        rf"(?:taking|snapping|framing) (?:{BELONGING} )?(?:picture|photo|photograph|selfie|snapshot)s?{OTHER}"
         rf"(?: (?:with|using|on) {PHONE})?(?: of (?:himself|herself|themselves|itself|someone|something))?"
         rf"|making {BELONGING} (?:frame|square|rectangle)(?: with {BELONGING} (?:hands|fingers))?"
     ),

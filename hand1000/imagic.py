@@ -37,7 +37,7 @@ from core.runs.command_line import (
     positive_int,
 )
 from core.runs.errors import UserError
-from core.runs.files import check_writable, fingerprint_if_local, sha256_of_files
+from core.runs.files import check_writable, fingerprint_if_local, model_identity, sha256_of_files
 from core.runs.photos import list_photos, unreadable_photos
 from core.runs.processes import is_main_process, progress, say, start_accelerator
 from core.runs.run import Run
@@ -73,11 +73,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before anything is read."""
+    check_8bit_adam(args.use_8bit_adam)
+    check_writable(args.img_save_path)
+
+
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    check_8bit_adam(args.use_8bit_adam)
-    check_writable(args.img_save_path)
+    check_args(args)
     names, prompts = listed_prompts(args.image_filenames_file, args.prompts_file, args.num_images)
     photos = photos_to_edit(args.image_folder, len(names))
     ckpt = str(local_run(args.ckpt, args.revision))
@@ -94,7 +99,8 @@ def main(argv=None) -> None:
     settings = {
         **plain_arguments(args, without=not_settings),
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
-        "photos_sha256": sha256_of_files(photos),
+        "base_model": model_identity(model.path) if trained and trained.lora_base else None,
+        "photos_sha256": sha256_of_files(list_photos(args.image_folder)),  # more pictures may follow, of other photos
         "resolution": resolution,
     }
     run = Run(args.img_save_path / RECORD, settings, what="set of pictures", flag="--img_save_path")
@@ -120,8 +126,8 @@ def main(argv=None) -> None:
             pipe.unet.to(device).train()
             if args.gradient_checkpointing:
                 pipe.unet.enable_gradient_checkpointing()
-            denoiser = denoiser_of(pipe.unet, training_scheduler(pipe), accelerator, params, first_state(params))
-            optimizer, as_it_was = unet_optimizer(denoiser.weights, params), cpu_copy(pipe.unet)
+            noise_scheduler, as_it_was = training_scheduler(pipe), cpu_copy(pipe.unet)
+            optimizer = unet_optimizer(list(pipe.unet.parameters()), params)
             mine = missing[accelerator.process_index :: accelerator.num_processes]
             each = args.embedding_steps + args.finetune_steps + args.num_inference_steps
             with progress(total=len(mine) * each, desc=f"{len(mine)} pictures", unit="step") as bar:
@@ -134,6 +140,7 @@ def main(argv=None) -> None:
                     )
                     latents = encode_photos(pipe.vae, [photos[place]], resolution, [draws.posterior_noise], device)
                     photo = Photos([names[place]], latents, embeds[place : place + 1]).to(device)
+                    denoiser = denoiser_of(pipe.unet, noise_scheduler, accelerator, params, first_state(params))
                     edited = edited_embedding(denoiser, optimizer, photo, draws, params, args.mu, bar.update)
                     with accelerator.autocast():
                         final_latents = sample(

@@ -7,6 +7,7 @@ from core.diffusion.model_card import (
     SAMPLES,
     licence_of,
     licence_text,
+    loader_of,
     loss_table,
     model_card,
     plain,
@@ -19,7 +20,7 @@ from hand1000.gestures import PHRASES
 from hand1000.hyperparameters import LOSS_COLUMNS
 from hand1000.trained import FEATURE_FILE, RECORD, trained_model
 
-STAGES = {"embedding": "Stage II: text embeddings", "finetune": "Stage III: UNet"}  # as losses.csv names them
+STAGES = {"embedding": "Stage II: text embeddings", "finetune": "Stage III: fine-tuning"}  # as losses.csv names them
 LOAD = """\
 With diffusers, from the text alone (mu = 1):
 
@@ -43,7 +44,7 @@ The weights are a LoRA for the base model's UNet. With diffusers, from the text 
 ```python
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained({base!r}, safety_checker=None)
+pipe = StableDiffusionPipeline.{load}({base!r}{revision}, safety_checker=None)
 pipe.load_lora_weights({name!r})
 """
 
@@ -60,6 +61,7 @@ def card_of_run(folder: Path, name: str) -> str:
     phrase, licence = PHRASES.get(gesture), licence_of(base)
     prompt = f"a person {phrase or gesture}"
     losses: dict[str, list[float]] = {}
+    trained_part = "a LoRA of the UNet" if settings.get("lora_rank") else "the UNet"
     for _, stage, _, loss in read_losses(folder / "losses.csv", LOSS_COLUMNS):
         losses.setdefault(STAGES.get(stage, stage), []).append(float(loss))
     named = f" ({phrase})" if phrase else ""
@@ -71,9 +73,9 @@ def card_of_run(folder: Path, name: str) -> str:
             "What it is",
             f"Stable Diffusion, fine-tuned for one hand gesture, **{plain(gesture)}**{named}, by the method of "
             "[Hand1000](https://arxiv.org/abs/2408.15461) (Zhang et al., AAAI 2025): text embeddings that are fused "
-            "with the mean hand landmarks of the gesture, and the UNet fine-tuned with them. A reproduction, not the "
-            "authors' weights. It was trained for this gesture only, and nothing here says how well it draws it: "
-            "measure that with `cal_fid.py` and `hand_confidence.py`.",
+            f"with the mean hand landmarks of the gesture, and {trained_part} fine-tuned with them. A reproduction, "
+            "not the authors' weights. It was trained for this gesture only, and nothing here says how well it draws "
+            "it: measure that with `cal_fid.py` and `hand_confidence.py`.",
         ),
         (
             "Training",
@@ -88,6 +90,10 @@ def card_of_run(folder: Path, name: str) -> str:
             "How to load it",
             load.format(
                 base=base,
+                load=loader_of(base),
+                revision="".join(
+                    f", {part}={settings[part]!r}" for part in ("revision", "variant") if settings.get(part)
+                ),
                 name=name,
                 prompt=prompt,
                 ckpt=shlex.quote(printable(name)),

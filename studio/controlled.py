@@ -52,9 +52,10 @@ def draw_samples(
     base = offers.base, offers.original_config, offers.config
     with part("AttentionHand"):
         if weights == BY_TEXT_ALONE:
-            pipe, control = uncontrolled(base)
+            pipe, control = uncontrolled(base, offers.mixed_precision)
         else:
-            pipe, control = controlled(base, offered(offers.weights, weights, "the weights"))
+            path = offered(offers.weights, weights, "the weights")
+            pipe, control = controlled(base, path, offers.mixed_precision)
         if with_tas and not layers_at(pipe.unet, level=2):
             raise UserError("this model has no cross-attention at a quarter of the latents' side, so no text attention")
         mesh = control_image(scene.mesh, offers.resolution or own_resolution(pipe))

@@ -17,7 +17,7 @@ from hand1000.gesture_feature import feature_hash, load_gesture_feature
 from hand1000.gestures import PHRASES, gesture_mentions
 from hand1000.trained import trained_model
 from studio.jobs import part
-from studio.models import base_pipeline, device, pipeline, shape_of
+from studio.models import base_pipeline, device, shape_of, tuned_pipeline
 from studio.offers import Offers, offered
 
 MUS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the sweep
@@ -63,7 +63,7 @@ def draw_tuned(
     array = load_gesture_feature(offered(offers.features, feature, "the gesture feature"))
     with part("Hand1000"):
         trained = trained_model(folder)
-        pipe = pipeline(str(folder))
+        pipe = tuned_pipeline(str(folder), (offers.base, offers.original_config, offers.config))
         embeds = encode_prompts(pipe, [prompt], array, trained.fusion, device())
         return drawn(offers, pipe, embeds, mus, trained.resolution, settings)
 

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from attentionhand.generation import Control, load_control
 from attentionhand.runs import finished_training
 from core.diffusion.encoding import latent_shape
+from core.diffusion.model_path import is_hub_id
 from core.runs.processes import start_processes
 from hand1000.generation import load_model
 from hand1000.trained import model_to_load, read_trained_model
@@ -28,6 +29,21 @@ def pipeline(path: str, original_config: str | None = None, config: str | None =
     return load_model(path, model_to_load(path, trained, None, original_config=original_config, config=config))
 
 
+@functools.lru_cache(maxsize=KEPT)
+def tuned_pipeline(run: str, base: tuple[str, str | None, str | None]) -> StableDiffusionPipeline:
+    """A run of train.py; one with a LoRA takes the owner's base model where the record's is not there.
+
+    Raises:
+        UserError: as `pipeline`.
+    """
+    trained = read_trained_model(Path(run))
+    own = trained and trained.lora_base
+    if not own or Path(own.path).exists() or is_hub_id(own.path):
+        return pipeline(run)
+    path, original_config, config = base
+    return load_model(run, model_to_load(run, trained, path, original_config=original_config, config=config))
+
+
 def base_pipeline(offers: Offers) -> StableDiffusionPipeline:
     """The owner's base model."""
     return pipeline(offers.base, offers.original_config, offers.config)
@@ -35,9 +51,12 @@ def base_pipeline(offers: Offers) -> StableDiffusionPipeline:
 
 @functools.lru_cache(maxsize=KEPT)
 def controlled(
-    offers_base: tuple[str, str | None, str | None], weights: Path
+    offers_base: tuple[str, str | None, str | None], weights: Path, mixed_precision: str
 ) -> tuple[StableDiffusionPipeline, Control]:
     """AttentionHand's weights, and the base model with the UNet that belongs to them.
+
+    Args:
+        mixed_precision: of the page; Hand1000 draws with weights of this precision, AttentionHand with float32 ones.
 
     Raises:
         UserError: the weights are unfinished, can't be loaded, or belong to another base model.
@@ -45,15 +64,19 @@ def controlled(
     training = finished_training(weights)
     only_mid = bool(training and training.settings.get("only_mid_control", False))
     has_own_unet = weights.is_file() or (weights / "unet").is_dir()
-    load = pipeline.__wrapped__ if has_own_unet else pipeline  # a UNet that is changed must not be shared
+    is_shared = not has_own_unet and mixed_precision == "no"  # a UNet that is changed must not be
+    load = pipeline if is_shared else pipeline.__wrapped__
     pipe = load(*offers_base)
     return pipe, load_control([weights], pipe, device(), only_mid_control=only_mid)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def uncontrolled(offers_base: tuple[str, str | None, str | None]) -> tuple[StableDiffusionPipeline, Control]:
-    """The base model, which draws by the text alone."""
-    pipe = pipeline(*offers_base)
+def uncontrolled(
+    offers_base: tuple[str, str | None, str | None], mixed_precision: str
+) -> tuple[StableDiffusionPipeline, Control]:
+    """The base model, which draws by the text alone; see `controlled`."""
+    load = pipeline if mixed_precision == "no" else pipeline.__wrapped__
+    pipe = load(*offers_base)
     return pipe, load_control([], pipe, device())
 
 

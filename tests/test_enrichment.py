@@ -158,6 +158,12 @@ def test_ordinary_words_for_a_gesture_become_the_gesture(gesture):
         assert problems(enriched, caption, phrase) == []
         assert enrich_by_rule(enriched, phrase) == enriched
     for scenery in (
+        "a man calling a dog in a park",
+        "a woman using a phone booth",
+        "a boy holding a phone case",
+        "a girl holding a greeting card",
+        "a man taking a selfie stick",
+        "a woman greeting a friend",
         "a man playing a game on his phone",
         "a woman with a phone in her pocket",
         "a man with a cell phone",

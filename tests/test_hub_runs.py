@@ -187,7 +187,7 @@ def test_a_card_takes_any_name_for_a_text(data_root, tiny_model):
     shown = 'wave: "x" \\| \\`rm\\` --- \\# \\<b\\>\\*'
     assert f"\n# Hand1000: {shown}\n" in card and f"| gesture | {shown} |" in card
     assert card.count("\n# ") == 1 and "<b>" not in card.partition("## How to load it")[0]
-    assert "| photos | 1 |" in card and "| Stage III: UNet | 3 |" in card and "sha256" not in card
+    assert "| photos | 1 |" in card and "| Stage III: fine-tuning | 3 |" in card and "sha256" not in card
     assert plain("a_b _c_") == "a_b \\_c\\_" and table(("a",), [("x|y",)]) == "| a |\n| --- |\n| x\\|y |"
 
 

@@ -98,6 +98,11 @@ def software_line(software: dict[str, Any]) -> str:
     return ", ".join(f"{plain(name)} {plain(version)}" for name, version in software.items())
 
 
+def loader_of(base: str) -> str:
+    """diffusers' method that loads a base model."""
+    return "from_single_file" if is_single_file(base) else "from_pretrained"
+
+
 def licence_of(base_model: str) -> str | None:
     """The licence of a base model as the hub names it: of known ones, or what its own card on this machine says."""
     if known := LICENCES.get(base_model.lower()):

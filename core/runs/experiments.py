@@ -99,4 +99,5 @@ def run_steps(
             run_step(records, step, launcher if step.stage in launched else None)
         if report:
             report()
-        say(f"time of the steps: {time_taken(records, steps)}")
+        if taken := time_taken(records, steps):
+            say(f"time of the steps: {taken}")
