@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from trainings import SHORT, largest_difference, unet_of
 
+import hand1000.checkpoints
 import image_generation
 import train
 from core.diffusion.stable_diffusion import load_stable_diffusion
@@ -97,6 +98,30 @@ def test_it_draws_like_the_merged_model(lora_run, lora_data, tiny_model, tmp_pat
         )
     first, second = (np.asarray(Image.open(tmp_path / folder / "prompt_000.png"), int) for folder in "ab")
     assert np.abs(first - second).max() <= 1
+
+
+@pytest.mark.parametrize("checkpoints", [2, 6], ids=["in Stage II", "in Stage III"])
+def test_stopped_and_resumed_ends_with_the_same_bits(
+    checkpoints, lora_run, lora_data, tiny_model, tmp_path, monkeypatch
+):
+    written = []
+
+    def save_and_stop(*args, **options):
+        save_checkpoint(*args, **options)
+        written.append(args)
+        if len(written) == checkpoints:
+            raise KeyboardInterrupt
+
+    save_checkpoint = hand1000.checkpoints.save_checkpoint
+    command = [*train_args(lora_data, tiny_model, *SHORT, "--schedule", "staged"), "--lora_rank", "4"]
+    command += ["--checkpointing_images", "1", "--output_dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(hand1000.checkpoints, "save_checkpoint", save_and_stop)
+        train.main(command)
+    assert len(written) == checkpoints and not (tmp_path / "run" / LORA_FILE).exists()
+    train.main([*command, "--resume_from_checkpoint", "latest"])
+    assert (tmp_path / "run" / LORA_FILE).read_bytes() == (lora_run / LORA_FILE).read_bytes()
+    assert (tmp_path / "run" / "losses.csv").read_bytes() == (lora_run / "losses.csv").read_bytes()
 
 
 def test_half_the_memory_in_bf16(lora_data, tiny_model, tmp_path, fresh_accelerate):
