@@ -119,8 +119,22 @@ def note_of(experiment: Experiment) -> str:
         f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets; with "
         f"fewer than 10 pictures (or hands) a side there is no interval. {table.MARKS_NOTE} The real "
         "photos are those of the test: what they score is the goal, which may lie below the base model's HAND-CONF. "
-        f"{extractor} The last line is "
+        f"{extractor} {attributes_note(experiment)}The last line is "
         "the change that the paper reports, on other data and other features: only its direction can be compared."
+    )
+
+
+def attributes_note(experiment: Experiment) -> str:
+    """What "attributes kept" is, where it was asked for."""
+    if not experiment.attribute_classifier:
+        return ""
+    from core.metrics.texts import load_attribute_classifier
+
+    classifier = load_attribute_classifier(experiment.attribute_classifier)
+    names = ", ".join(classifier.phrases)
+    return (
+        f"Attributes kept: the share of the captions' attributes ({names}) that a classifier finds in the pictures; a "
+        f"guess finds {classifier.chance:.0%}. "
     )
 
 

@@ -36,6 +36,9 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     for name in names:
         assert f"| call | {name} | " in table
     assert "| paper | change | -28.599 | -0.017 | -30.208 | -0.041 | +0.053 | – | – | – |" in table
+    assert (
+        "attributes (skin, sleeve, wall, pattern) that a classifier finds in the pictures; a guess finds 23%." in table
+    )
     assert "| attributes kept ↑ |" in table and "CLIP" not in table
     assert pixels(tmp_path / "grid.png").shape[1] == 1000  # five columns
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
