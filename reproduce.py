@@ -120,13 +120,7 @@ def main(argv=None) -> None:
         print_plan(experiment.records, steps)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_arguments(
-        steps,
-        launched=bool(args.launcher),
-        feature_extractor=args.feature_extractor,
-        attribute_classifier=args.attribute_classifier,
-        clip_model=args.clip_model,
-    )
+    check_arguments(experiment, steps, launched=bool(args.launcher))
 
     def report() -> None:
         from hand1000.report import write_report

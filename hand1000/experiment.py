@@ -28,7 +28,8 @@ from core.runs.files import read_lines, write_json
 from core.runs.photos import list_photos
 from core.runs.processes import counted, cpu_count, say
 from core.runs.run import read_json
-from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings, script_functions
+from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings
+from hand1000.caption_scores import caption_scores, check_caption_models
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
 from hand1000.trained import LORA_FILE
@@ -351,12 +352,12 @@ class Experiment:
             settings = {**options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
 
             def score() -> dict[str, Score]:
-                return all_scores(real, cell.pictures, **settings) | self.text_scores(cell.pictures, files)
+                return all_scores(real, cell.pictures, **settings) | self.caption_scores(cell.pictures, files)
 
             write_scores(cell.scores, cell.pictures, score)
 
         settings = {**{name: str(value) for name, value in options.items()}, **self.score_settings()}
-        inputs = [cell.pictures, real, *given, *self.text_inputs(files)]
+        inputs = [cell.pictures, real, *given, *self.caption_inputs(files)]
         step = Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
         return step._replace(check=lambda: self.check_pictures(cell))
 
@@ -366,34 +367,23 @@ class Experiment:
         real = files.photos
 
         def score() -> dict[str, Score]:
-            return hand_scores(real, gesture=gesture, **self.score_options()) | self.text_scores(real, files)
+            return hand_scores(real, gesture=gesture, **self.score_options()) | self.caption_scores(real, files)
 
-        name, settings, inputs = f"{gesture}/real/evaluate", self.score_settings(), [real, *self.text_inputs(files)]
+        name, settings, inputs = f"{gesture}/real/evaluate", self.score_settings(), [real, *self.caption_inputs(files)]
         run = functools.partial(write_scores, output, real, score)
         return Step("evaluate", name, inputs, [output], run=run, settings=settings)
 
-    def text_scores(self, folder: Path, files: GestureFiles) -> dict[str, Score]:
-        """How faithful the pictures of a folder are to the test captions; nothing where it is not asked for."""
-        if not self.clip_model and not self.attribute_classifier:
-            return {}
-        from core.metrics.texts import attributes_kept, clip_score, load_attribute_classifier
+    def caption_scores(self, folder: Path, files: GestureFiles) -> dict[str, Score]:
+        return caption_scores(
+            folder,
+            files,
+            clip_model=self.clip_model,
+            attribute_classifier=self.attribute_classifier,
+            **self.score_options(),
+        )
 
-        names, captions = files.read(files.enriched)
-        there = [(folder / name, caption) for name, caption in zip(names, captions) if (folder / name).is_file()]
-        pictures, texts = [path for path, _ in there], [caption for _, caption in there]
-        scores: dict[str, Score] = {}
-        if self.clip_model:
-            from core.diffusion.pretrained import load_clip
-
-            groups = range(len(pictures))
-            scores |= clip_score(*load_clip(self.clip_model), pictures, texts, groups, **self.score_options())
-        if self.attribute_classifier:
-            classifier = load_attribute_classifier(self.attribute_classifier)
-            scores |= attributes_kept(classifier, pictures, texts, **self.score_options())
-        return scores
-
-    def text_inputs(self, files: GestureFiles) -> list[Path]:
-        """What `text_scores` depends on beside the pictures."""
+    def caption_inputs(self, files: GestureFiles) -> list[Path]:
+        """What `caption_scores` depends on beside the pictures."""
         local_clip = [Path(self.clip_model)] if self.clip_model and Path(self.clip_model).exists() else []
         given = [*local_clip, *([self.attribute_classifier] if self.attribute_classifier else [])]
         return [*given, files.names, files.enriched] if self.clip_model or given else []
@@ -458,6 +448,7 @@ class Experiment:
     def disk_space(self) -> str:
         """What the models that are still to be trained will take."""
         trainings = [step for step in self.steps() if step.stage == "train" and not step.outputs[0].exists()]
+        trainings = [step for step in trainings if step.outputs[0].name != LORA_FILE]  # which takes next to nothing
         size = sum(file.stat().st_size for path in self.local_model for file in path.rglob("*")) or MODEL_BYTES
         models = counted(len(trainings), "model")
         return (
@@ -473,41 +464,25 @@ def script_step(
     return Step(stage, name, inputs, outputs, script=SCRIPTS / script, arguments=arguments)
 
 
-def check_arguments(
-    steps: Sequence[Step],
-    *,
-    launched: bool,
-    feature_extractor: Path | None = None,
-    attribute_classifier: Path | None = None,
-    clip_model: str | None = None,
-) -> None:
+def check_arguments(experiment: Experiment, steps: Sequence[Step], *, launched: bool) -> None:
     """Let a mistake in what the later stages are given show now, not after hours.
+
+    Args:
+        launched: whether the scripts start in several processes, which this one can't check for.
 
     Raises:
         UserError, SystemExit: as the scripts do.
     """
-    check_step_arguments(steps, ("train", "generate"))
-    for step in steps:
-        if step.script and (step.stage == "train" or step.script.name == "imagic.py") and not launched:
-            functions = script_functions(step.script)
-            functions["check_args"](functions["parse_args"](step.arguments))
+    check_step_arguments(steps, ("train", "generate"), also_check=not launched)
     if not any(step.stage == "evaluate" for step in steps):
         return
-    if clip_model:
-        from core.diffusion.pretrained import check_available_model, check_model
-
-        check_model(clip_model)
-        check_available_model(clip_model)
-    if feature_extractor:
+    check_caption_models(experiment.clip_model, experiment.attribute_classifier)
+    if experiment.feature_extractor:
         import torch
 
         from core.metrics.extractors import load_torchscript
 
-        load_torchscript(feature_extractor, torch.device("cpu"))
-    if attribute_classifier:
-        from core.metrics.texts import load_attribute_classifier
-
-        load_attribute_classifier(attribute_classifier)
+        load_torchscript(experiment.feature_extractor, torch.device("cpu"))
 
 
 def has_option(arguments: Sequence[str], option: str) -> bool:

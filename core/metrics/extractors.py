@@ -121,8 +121,11 @@ def wrong_weights(path: Path, protocol: str) -> UserError:
     )
 
 
-def load_torchscript(path: Path, device: torch.device) -> Extractor:
+def load_torchscript(path: Path, device: torch.device, extra_files: dict[str, str] | None = None) -> Extractor:
     """An extractor of the user's own.
+
+    Args:
+        extra_files: texts that may lie in the file, by name; they take the place of the values.
 
     Raises:
         UserError: not a TorchScript module, or one that works on files; and, when it is called, one that fails or
@@ -133,7 +136,7 @@ def load_torchscript(path: Path, device: torch.device) -> Extractor:
             raise UserError(f"{path}: this module reads or writes files by itself; an extractor may only compute")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # deprecated, but it opens without its class
-            module = torch.jit.load(str(path), map_location=device).eval()
+            module = torch.jit.load(str(path), map_location=device, _extra_files=extra_files or {}).eval()
     except UserError:
         raise
     except Exception:  # RuntimeError, ValueError, UnpicklingError, ...

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,13 +71,10 @@ def load_attribute_classifier(path: Path) -> AttributeClassifier:
 
     if not path.is_file():
         raise UserError(f"{path}: no such file (--attribute_classifier)")
-    classify = load_torchscript(path, torch.device("cpu"))  # first: it refuses modules that work on files
-    extra = {PHRASES_FILE: ""}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # as load_torchscript
-        torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+    extra = {PHRASES_FILE: "null"}
+    classify = load_torchscript(path, torch.device("cpu"), extra)
     try:
-        phrases = json.loads(extra[PHRASES_FILE] or "null")
+        phrases = json.loads(extra[PHRASES_FILE])
     except ValueError:
         phrases = None
     if misfit(phrases, dict[str, list[str]]) or not phrases or not all(phrases.values()):

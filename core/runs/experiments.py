@@ -63,15 +63,21 @@ def check_experiment(
                 raise UserError(f"--{script}_args: {name} is set by the experiment itself")
 
 
-def check_step_arguments(steps: Sequence[Step], stages: Collection[str]) -> None:
+def check_step_arguments(steps: Sequence[Step], stages: Collection[str], *, also_check: bool = False) -> None:
     """Let the scripts of these stages read their arguments: a mistake in what is passed on shows now, not after hours.
+
+    Args:
+        also_check: let those with a `check_args` check them, too.
 
     Raises:
         UserError, SystemExit: as the scripts do.
     """
     for step in steps:
         if step.script and step.stage in stages:
-            script_functions(step.script)["parse_args"](step.arguments)
+            functions = script_functions(step.script)
+            args = functions["parse_args"](step.arguments)
+            if also_check and "check_args" in functions:
+                functions["check_args"](args)
 
 
 def run_steps(
