@@ -84,8 +84,8 @@ def load_gesture_feature(path: Path) -> np.ndarray:
         feature = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; cal_mean_feature.py makes it") from None
-    except Exception as error:  # NumPy also tries zip and pickle
-        raise UserError(f"{path}: not a .npy array ({error}); run cal_mean_feature.py again") from None
+    except Exception:  # NumPy also tries zip and pickle, and advises to trust the latter
+        raise UserError(f"{path}: not a .npy array; run cal_mean_feature.py again") from None
     if not isinstance(feature, np.ndarray) or feature.shape != (FEATURE_SIZE,) or feature.dtype.kind not in "fiu":
         found = f"{feature.dtype} {feature.shape}" if isinstance(feature, np.ndarray) else "several arrays"
         raise UserError(f"{path}: a gesture feature is {FEATURE_SIZE} numbers, this is {found}")
