@@ -16,8 +16,9 @@ demo-attentionhand: .venv/installed
 app: .venv/installed-app
 	$(BIN)/python app.py
 
+# A process for each core, four at most: each may take 2 GB.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # Every command of the README and of docs/, and its notebook, on a fresh clone with an environment of its own; about half an hour.
 readme-test: .venv/installed

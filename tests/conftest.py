@@ -26,6 +26,9 @@ TWO_PROCESSES = (
 )
 PHRASE = "showing open palm hand gesture"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core; set before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
