@@ -31,12 +31,11 @@ def finished(one_thread, attention_samples, attention_model, tmp_path_factory) -
 
 
 @pytest.fixture(scope="module")
-def six_steps(attention_samples, attention_model, tmp_path_factory) -> Path:
-    """A training of 6 steps in one go, in a process of its own. Never write to it."""
+def six_steps(one_thread, attention_samples, attention_model, tmp_path_factory) -> Path:
+    """A training of 6 steps in one go. Never write to it."""
     run = tmp_path_factory.mktemp("six") / "run"
     arguments = train_args(attention_samples, attention_model, run, *EVERY_STEP, "--max_train_steps", 6)
-    done = run_script("-m", "attentionhand.train", *arguments)
-    assert done.returncode == 0, done.stderr
+    train.main(arguments)
     return run
 
 
@@ -136,7 +135,7 @@ def test_extended_and_interrupted(
     assert f"warning: {run} has changed since {pictures} was drawn" in capsys.readouterr().out
 
 
-def test_killed_and_on_two_processes(six_steps, attention_samples, attention_model, attention_pipe, tmp_path):
+def test_killed_and_on_two_processes(six_steps, attention_samples, attention_model, attention_pipe, tmp_path, capsys):
     arguments = (*EVERY_STEP, "--max_train_steps", 6)
     script = ("-m", "attentionhand.train")
     killed, two = tmp_path / "killed", tmp_path / "two"
@@ -146,8 +145,8 @@ def test_killed_and_on_two_processes(six_steps, attention_samples, attention_mod
     process.kill()
     process.wait()
     assert not (killed / "config.json").exists()  # not yet a ControlNet
-    done = run_script(*script, *train_args(attention_samples, attention_model, killed, *arguments))
-    assert done.returncode == 2 and "resume it with --resume_from_checkpoint latest" in done.stderr
+    again = train_args(attention_samples, attention_model, killed, *arguments)
+    assert "resume it with --resume_from_checkpoint latest" in error_of(train.main, again, capsys)
     done = run_script(*script, *train_args(attention_samples, attention_model, killed, *arguments, *LATEST))
     assert done.returncode == 0 and "resuming from" in done.stdout, done.stderr
     assert same_run(killed, six_steps)

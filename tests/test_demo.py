@@ -21,6 +21,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     arguments += ["--ablate", "mu", "1", "--ablate", "without", "stage_2"]
     arguments += ["--compare", "finetuned_imagic", "lora"]
     monkeypatch.setattr(demo, "IMAGIC_ARGS", "--embedding_steps 2 --finetune_steps 2")
+    monkeypatch.setattr(demo, "GENERATE_ARGS", demo.GENERATE_ARGS.replace("steps 20", "steps 4"))
     demo.main(arguments)
     output = capsys.readouterr().out
     for script in ("captioning/enrich", "cal_mean_feature", "train", "image_generation", "hand1000/imagic"):

@@ -130,16 +130,22 @@ def content_of(folder: Path, root: Path) -> dict[str, str]:
     return found
 
 
+def fresh(folder: Path, files: Path, job: str) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(files, folder, symlinks=True)
+    prepare(folder, job)
+    return folder
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_killed_at_random_moments(job, files, tmp_path):
     rng = random.Random(f"{job} {KILLS}")
-    whole, killed = (Path(shutil.copytree(files, tmp_path / name, symlinks=True)) for name in ("whole", "killed"))
-    for folder in (whole, killed):
-        prepare(folder, job)
+    whole, killed = fresh(tmp_path / "whole", files, job), fresh(tmp_path / "killed", files, job)
     started = time.monotonic()
     finish(job, whole)
     seconds = time.monotonic() - started
-    for _ in range(KILLS):
+    kills = 0
+    while kills < KILLS:
         process = start(job, killed)
         time.sleep(rng.uniform(0.2, seconds))
         workers = descendants(process.pid) if process.poll() is None else []
@@ -150,5 +156,9 @@ def test_killed_at_random_moments(job, files, tmp_path):
         while any(map(alive, workers)) and time.monotonic() < until:
             time.sleep(0.05)
         assert [worker for worker in workers if alive(worker)] == []
+        kills += process.returncode != 0
+        if process.returncode == 0:  # it had ended before: begin anew
+            assert content_of(killed / "new", killed) == content_of(whole / "new", whole)
+            fresh(killed, files, job)
     finish(job, killed)
     assert content_of(killed / "new", killed) == content_of(whole / "new", whole)
