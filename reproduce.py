@@ -128,7 +128,7 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     wanted = report if "report" in args.stages else None
-    run_steps(experiment.records, steps, launcher=args.launcher, launched=LAUNCHED, report=wanted)
+    run_steps(experiment.records, steps, jobs=args.jobs, launcher=args.launcher, launched=LAUNCHED, report=wanted)
 
 
 def check_args(args: argparse.Namespace) -> None:

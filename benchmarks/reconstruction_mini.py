@@ -22,7 +22,7 @@ from core.runs.files import atomic_folder
 from core.runs.processes import say
 from core.runs.steps import run_script
 from synthetic_hands import make_dataset
-from synthetic_hands.demo import MINI
+from synthetic_hands.demo import JOBS, MINI
 from synthetic_hands.hand import POSES
 
 REPRODUCE = Path(__file__).resolve().parents[1] / "attentionhand" / "reconstruction" / "reproduce.py"
@@ -49,6 +49,7 @@ def main(argv=None) -> None:
     add("--steps", type=positive_int, default=300, help="training steps of a reconstruction network, 32 pictures each")
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks")
     add("--sweep", nargs="+", default=["0.1", "0.2"], help="further thresholds of the generated hands' error")
+    add("--jobs", type=positive_int, default=JOBS, help="steps at a time (default: one for each core, at most four)")
     args = parser.parse_args(argv)
 
     data = args.output_dir / "data"
@@ -69,6 +70,7 @@ def main(argv=None) -> None:
         *("--num_samples", str(args.num_samples), "--seeds", *map(str, args.seeds), "--sweep", *args.sweep),
         *("--train_args", f"{TRAIN_ARGS} --max_train_steps {args.generator_steps}", "--draw_args", DRAW_ARGS),
         *("--reconstruction_args", f"{RECONSTRUCTION_ARGS} --num_workers 0", "--steps", str(args.steps)),
+        *("--jobs", str(args.jobs)),
     ]
     say(f"$ python {REPRODUCE.name} {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)

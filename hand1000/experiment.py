@@ -338,40 +338,54 @@ class Experiment:
     def evaluation_step(self, cell: Cell) -> Step:
         """All metrics of a cell's pictures."""
         real, files = self.files(cell.gesture).test.photos, self.files(cell.gesture, cell.row.captioner).test
-        given = [path for path in (self.feature_extractor, self.inception_weights) if path]
-        options = {
-            "protocol": self.protocol,
-            "feature_extractor": self.feature_extractor,
-            "inception_weights": self.inception_weights,
-        }
+        options = {name: str(value) for name, value in self.feature_options.items()}
+        inputs = [cell.pictures, real, *self.given_files, *self.caption_inputs(files)]
+        return Step(
+            "evaluate",
+            cell.step_name("evaluate"),
+            inputs,
+            [cell.scores],
+            run=functools.partial(self.evaluate, cell),
+            settings={**options, **self.score_settings()},
+            check=lambda: self.check_pictures(cell),
+        )
 
-        def run() -> None:
-            features = short_hash([self.protocol, hand_detector(), fingerprints([real, *given])])
-            cache = self.output_dir / cell.gesture / "real_features" / features
-            cache.mkdir(parents=True, exist_ok=True)
-            settings = {**options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
+    def evaluate(self, cell: Cell) -> None:
+        real, files = self.files(cell.gesture).test.photos, self.files(cell.gesture, cell.row.captioner).test
+        features = short_hash([self.protocol, hand_detector(), fingerprints([real, *self.given_files])])
+        cache = self.output_dir / cell.gesture / "real_features" / features
+        cache.mkdir(parents=True, exist_ok=True)
+        settings = {**self.feature_options, **self.score_options(), "gesture": cell.gesture, "cache": cache}
 
-            def score() -> dict[str, Score]:
-                return all_scores(real, cell.pictures, **settings) | self.caption_scores(cell.pictures, files)
+        def score() -> dict[str, Score]:
+            return all_scores(real, cell.pictures, **settings) | self.caption_scores(cell.pictures, files)
 
-            write_scores(cell.scores, cell.pictures, score)
-
-        settings = {**{name: str(value) for name, value in options.items()}, **self.score_settings()}
-        inputs = [cell.pictures, real, *given, *self.caption_inputs(files)]
-        step = Step("evaluate", cell.step_name("evaluate"), inputs, [cell.scores], run=run, settings=settings)
-        return step._replace(check=lambda: self.check_pictures(cell))
+        write_scores(cell.scores, cell.pictures, score)
 
     def real_evaluation_step(self, gesture: str) -> Step:
         """The metrics of hands of the test photos: what the pictures can hope for."""
         files, output = self.files(gesture, self.rows[1].captioner).test, self.real_scores(gesture)
-        real = files.photos
+        inputs = [files.photos, *self.caption_inputs(files)]
+        run, name = functools.partial(self.evaluate_real, gesture), f"{gesture}/real/evaluate"
+        return Step("evaluate", name, inputs, [output], run=run, settings=self.score_settings())
+
+    def evaluate_real(self, gesture: str) -> None:
+        files = self.files(gesture, self.rows[1].captioner).test
 
         def score() -> dict[str, Score]:
-            return hand_scores(real, gesture=gesture, **self.score_options()) | self.caption_scores(real, files)
+            hands = hand_scores(files.photos, gesture=gesture, **self.score_options())
+            return hands | self.caption_scores(files.photos, files)
 
-        name, settings, inputs = f"{gesture}/real/evaluate", self.score_settings(), [real, *self.caption_inputs(files)]
-        run = functools.partial(write_scores, output, real, score)
-        return Step("evaluate", name, inputs, [output], run=run, settings=settings)
+        write_scores(self.real_scores(gesture), files.photos, score)
+
+    @property
+    def feature_options(self) -> dict[str, Any]:
+        names = ("protocol", "feature_extractor", "inception_weights")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def given_files(self) -> list[Path]:
+        return [path for path in (self.feature_extractor, self.inception_weights) if path]
 
     def caption_scores(self, folder: Path, files: GestureFiles) -> dict[str, Score]:
         return caption_scores(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
-from core.runs.processes import say
+from core.runs.processes import cpu_count, say
 from core.runs.steps import run_script
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import POSES
@@ -23,6 +23,7 @@ from synthetic_hands.hand import POSES
 MINI = Path(__file__).parent / "mini"
 REPRODUCE = Path(__file__).resolve().parents[1] / "reproduce.py"
 CAPTIONER = make_dataset.CAPTIONER
+JOBS = min(4, cpu_count())  # the miniature hardly uses a second core; each takes up to 2 GB
 # The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6.
 TRAIN_ARGS = "--resolution 64 --finetune_lr {rate} --schedule {schedule}"
 RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
@@ -48,6 +49,9 @@ def main(argv=None) -> None:
     )
     parser.add_argument("--ablate", nargs="+", action="append", default=[], help="further rows: see reproduce.py")
     parser.add_argument("--compare", nargs="+", default=[], help="further rows: see reproduce.py")
+    parser.add_argument(
+        "--jobs", type=positive_int, default=JOBS, help="steps at a time (default: one for each core, at most four)"
+    )
     args = parser.parse_args(argv)
     started = time.monotonic()
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
@@ -65,6 +69,7 @@ def main(argv=None) -> None:
     further += ["--compare", *args.compare] if args.compare else []
     settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)
     arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *further]
+    arguments += ["--jobs", str(args.jobs)]
     say(f"\n$ python reproduce.py {shlex.join(arguments)}")
     run_script(REPRODUCE, arguments)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")

@@ -17,7 +17,7 @@ from attentionhand import reproduce
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.processes import say
 from synthetic_hands import make_dataset
-from synthetic_hands.demo import MINI
+from synthetic_hands.demo import JOBS, MINI
 from synthetic_hands.hand import POSES
 
 SIZE = 64  # pixels a side that the miniature draws
@@ -40,6 +40,7 @@ def main(argv=None) -> None:
     add("--steps", type=positive_int, default=500, help="training steps of 8 samples")
     add("--rows", nargs="+", default=ROWS, help="rows of the tables: see attentionhand.reproduce")
     add("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation; averaged")
+    add("--jobs", type=positive_int, default=JOBS, help="steps at a time (default: one for each core, at most four)")
     args = parser.parse_args(argv)
     started = time.monotonic()
     for name, num, seed in (("train", args.num, 0), ("test", args.num_test, TEST_SEED)):
@@ -48,7 +49,7 @@ def main(argv=None) -> None:
         say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
         make_dataset.main(arguments)
     arguments = mini_arguments(args.output_dir, args.steps)
-    arguments += ["--rows", *args.rows, "--seeds", *map(str, args.seeds)]
+    arguments += ["--rows", *args.rows, "--seeds", *map(str, args.seeds), "--jobs", str(args.jobs)]
     say(f"\n$ python -m attentionhand.reproduce {shlex.join(arguments)}")
     reproduce.main(arguments)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: mesh, photo, every row.")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_demo_from_nothing_to_the_tables(tmp_path, capsys, fresh_accelerate):
     arguments = ["--output_dir", str(tmp_path), "--gestures", "palm", "--num", "2", "--num_test", "3", "--steps", "1"]
-    arguments += ["--rows", "separate_weights"]
+    arguments += ["--rows", "separate_weights", "--jobs", "1"]
     demo_attentionhand.main(arguments)
     output = capsys.readouterr().out
     for script in ("train", "inference", "evaluate"):

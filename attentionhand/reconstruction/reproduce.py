@@ -127,7 +127,7 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     wanted = report if "report" in args.stages else None
-    run_steps(experiment.records, steps, launcher=args.launcher, launched=LAUNCHED, report=wanted)
+    run_steps(experiment.records, steps, jobs=args.jobs, launcher=args.launcher, launched=LAUNCHED, report=wanted)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from core.runs.command_line import positive_int
 from core.runs.errors import UserError
 from core.runs.files import hold_lock
+from core.runs.jobs import run_side_by_side
 from core.runs.processes import num_processes, say
 from core.runs.steps import Step, run_step, script_functions, time_taken
 
@@ -14,7 +16,7 @@ from core.runs.steps import Step, run_step, script_functions, time_taken
 def add_experiment_options(
     parser: argparse.ArgumentParser, *, stages: Sequence[str], scripts: Collection[str], launched: Collection[str]
 ) -> None:
-    """Which stages to run and how: `{script}_args` of each script, `launcher`, `stages`, `dry_run`."""
+    """Which stages to run and how: `{script}_args` of each script, `launcher`, `jobs`, `stages`, `dry_run`."""
     add = parser.add_argument
     for script in scripts:
         further = f"further arguments for the script of the stage {script}"
@@ -22,6 +24,13 @@ def add_experiment_options(
     several = ", ".join(stage for stage in stages if stage in launched)
     launcher = f'starts the stages {several}, such as "accelerate launch --num_processes 2"'
     add("--launcher", type=shlex.split, metavar="TEXT", help=launcher)
+    add(
+        "--jobs",
+        type=positive_int,
+        default=1,
+        help="steps to run at the same time, each with its share of the cores; what they print goes to "
+        "steps/**/*.log of --output_dir. Two share one GPU, if both fit its memory",
+    )
     only = f"only these, with commas: {','.join(stages)} (default: all)"
     add("--stages", type=stage_list(stages), default=list(stages), help=only)
     add("--dry_run", action="store_true", help="print the plan, what is complete, the disk space and the time")
@@ -84,6 +93,7 @@ def run_steps(
     records: Path,
     steps: Sequence[Step],
     *,
+    jobs: int,
     launcher: Sequence[str] | None,
     launched: Collection[str],
     report: Callable[[], object] | None = None,
@@ -92,6 +102,7 @@ def run_steps(
 
     Args:
         records: folder of their records, inside the experiment's.
+        jobs: how many may run at the same time.
         launcher: command that starts the scripts of the stages `launched`.
 
     Raises:
@@ -100,9 +111,12 @@ def run_steps(
     folder = records.parent
     in_use = f"{folder}: another experiment is in progress there; wait for it, or choose another folder"
     with hold_lock(folder / ".reproduce.lock", in_use):
-        for number, step in enumerate(steps, start=1):
-            say(f"\n[{number}/{len(steps)}] {step.name}")
-            run_step(records, step, launcher if step.stage in launched else None)
+        if jobs > 1:
+            run_side_by_side(records, steps, jobs, launcher=launcher, launched=launched)
+        else:
+            for number, step in enumerate(steps, start=1):
+                say(f"\n[{number}/{len(steps)}] {step.name}")
+                run_step(records, step, launcher if step.stage in launched else None)
         if report:
             report()
         if taken := time_taken(records, steps):

@@ -60,6 +60,11 @@ def run_step(records: Path, step: Step, launcher: Sequence[str] | None = None) -
         return
     if step.check:
         step.check()
+    perform_step(records, step, launcher)
+
+
+def perform_step(records: Path, step: Step, launcher: Sequence[str] | None = None) -> None:
+    """Run a step and write its record, which makes it complete."""
     launcher = launcher if step.script else None
     inputs = fingerprints([path for path in step.inputs if path.exists()])  # what changes meanwhile was not used
     run = Run(record_path(records, step.name), {**step.all_settings, "inputs": inputs}, what="step", owns_folder=False)
