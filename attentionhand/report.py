@@ -152,11 +152,10 @@ def published_views() -> list[list[table.Cell]]:
 
 def note_of(experiment: Experiment) -> str:
     """How to read our tables."""
-    seeds = ", ".join(map(str, experiment.seeds))
     extractor = table.extractor_note(experiment.protocol, experiment.feature_extractor)
     return (
-        f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals over the labels in "
-        "brackets; with fewer than 10 pictures, or crops of hands, FID and KID have no interval. "
+        f"{table.seeds_note(experiment.seeds, 'labels')}; with fewer than 10 pictures, or crops of hands, FID and "
+        "KID have no interval. "
         f"{table.MARKS_NOTE} The real photos are those of the test: what MediaPipe finds in them is the goal; they are "
         f"not compared with themselves. Landmark errors and PCK are in hand sizes. {extractor}"
     )

@@ -113,11 +113,10 @@ def lines_of(rows: Sequence[TableRow]) -> list[list[table.Cell]]:
 
 def note_of(experiment: Experiment) -> str:
     """How to read the table."""
-    seeds = ", ".join(map(str, experiment.seeds))
     extractor = table.extractor_note(experiment.protocol, experiment.feature_extractor)
     return (
-        f"Each figure is the mean over the seeds ({seeds}) with the mean of their 95 % intervals in brackets; with "
-        f"fewer than 10 pictures (or hands) a side there is no interval. {table.MARKS_NOTE} The real "
+        f"{table.seeds_note(experiment.seeds, 'pictures')}; with fewer than 10 pictures (or hands) a side there "
+        f"is no interval. {table.MARKS_NOTE} The real "
         "photos are those of the test: what they score is the goal, which may lie below the base model's HAND-CONF. "
         f"{extractor} {attributes_note(experiment)}The last line is "
         "the change that the paper reports, on other data and other features: only its direction can be compared."

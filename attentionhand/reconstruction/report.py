@@ -175,15 +175,14 @@ def published_lines() -> list[list[Cell]]:
 
 def note_of(experiment: Experiment) -> str:
     """How to read the table."""
-    seeds = ", ".join(map(str, experiment.seeds))
     unit = read_scores(experiment.scores(experiment.rows()[0], experiment.seeds[0], next(iter(experiment.tests))))[0][
         "unit"
     ]
     seconds = sum(cost.seconds for cost in costs(experiment.records, experiment.steps()))
     minutes = counted(round(seconds / 60), "minute")
     return (
-        f"Errors in {unit}. Each figure is the mean over the seeds ({seeds}) with the mean of their "
-        "95 % intervals over test labels in brackets: they do not hold the chance of another generator. Every row "
+        f"Errors in {unit}. {table.seeds_note(experiment.seeds, 'test labels')}: they do not hold the "
+        "chance of another generator. Every row "
         "makes the same number of training steps. Bold: better than the lab alone, italic: worse, and the intervals do "
         "not overlap. Pictures are the lab's plus those that were added. "
         f"All steps together took {minutes} on {machine()}."

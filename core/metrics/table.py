@@ -33,6 +33,16 @@ def extractor_note(protocol: str, feature_extractor: Path | None) -> str:
     )
 
 
+def seeds_note(seeds: Sequence[int], over: str) -> str:
+    """What a figure of a table stands for; `over` is what the intervals are taken over, such as "labels"."""
+    if len(seeds) == 1:
+        return f"Each figure is of one seed ({seeds[0]}), with its 95 % interval over {over} in brackets"
+    named = ", ".join(map(str, seeds))
+    return (
+        f"Each figure is the mean over the seeds {named}, with the mean of their 95 % intervals over {over} in brackets"
+    )
+
+
 class TableRow(NamedTuple):
     """One line of a table."""
 
