@@ -181,11 +181,10 @@ def note_of(experiment: Experiment) -> str:
     seconds = sum(cost.seconds for cost in costs(experiment.records, experiment.steps()))
     minutes = counted(round(seconds / 60), "minute")
     return (
-        f"Errors in {unit}. {table.seeds_note(experiment.seeds, 'test labels')}: they do not hold the "
-        "chance of another generator. Every row "
-        "makes the same number of training steps. Bold: better than the lab alone, italic: worse, and the intervals do "
-        "not overlap. Pictures are the lab's plus those that were added. "
-        f"All steps together took {minutes} on {machine()}."
+        f"Errors in {unit}. {table.seeds_note(experiment.seeds, 'test labels')}: they do not hold the chance of "
+        "another generator. Every row makes the same number of training steps. Bold: better than the lab alone, italic: worse, "
+        "and the intervals do not overlap. Pictures are the lab's plus those that were added. "
+        f"The times of all steps add up to {minutes} on {machine()}."
     )
 
 
