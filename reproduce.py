@@ -101,9 +101,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
-    check_experiment(
-        further_args, OWNED, once={"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
-    )
+    once = {"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
+    check_experiment(further_args, OWNED, once, jobs=args.jobs, launcher=args.launcher)
     check_args(args)
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
     shared += "feature_extractor inception_weights clip_model attribute_classifier bootstrap num_workers".split()
@@ -128,7 +127,15 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     wanted = report if "report" in args.stages else None
-    run_steps(experiment.records, steps, jobs=args.jobs, launcher=args.launcher, launched=LAUNCHED, report=wanted)
+    run_steps(
+        experiment.records,
+        experiment.steps(),
+        stages=args.stages,
+        jobs=args.jobs,
+        launcher=args.launcher,
+        launched=LAUNCHED,
+        report=wanted,
+    )
 
 
 def check_args(args: argparse.Namespace) -> None:

@@ -176,7 +176,7 @@ class Experiment:
     # The steps
 
     def steps(self) -> list[Step]:
-        """All steps, in the order in which they run: a whole seed, then the next."""
+        """All steps, each after those whose results it needs: a whole seed, then the next."""
         steps = [self.real_evaluation_step()]
         for seed in self.seeds:
             cells = [self.cell(seed, row) for row in self.rows]

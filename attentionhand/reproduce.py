@@ -77,7 +77,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
-    check_experiment(further_args, OWNED, once={"--seeds": args.seeds})
+    check_experiment(further_args, OWNED, {"--seeds": args.seeds}, jobs=args.jobs, launcher=args.launcher)
     check_model_path(args.pretrained_model_name_or_path, None, None)
     if args.clip_model:
         check_model(args.clip_model)
@@ -108,7 +108,15 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     wanted = report if "report" in args.stages else None
-    run_steps(experiment.records, steps, jobs=args.jobs, launcher=args.launcher, launched=LAUNCHED, report=wanted)
+    run_steps(
+        experiment.records,
+        experiment.steps(),
+        stages=args.stages,
+        jobs=args.jobs,
+        launcher=args.launcher,
+        launched=LAUNCHED,
+        report=wanted,
+    )
 
 
 if __name__ == "__main__":

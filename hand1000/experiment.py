@@ -222,7 +222,7 @@ class Experiment:
     # The steps
 
     def steps(self) -> list[Step]:
-        """All steps, in the order in which they run."""
+        """All steps, each after those whose results it needs."""
         steps: list[Step] = []
         for gesture in self.gestures:
             steps += self.data_steps(gesture)

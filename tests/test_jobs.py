@@ -1,18 +1,23 @@
 """Steps side by side: they wait for what they read, fail in one line, and leave no process behind."""
 
+import functools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, error_of
 from test_files import alive, descendants
 
 from core.runs.command_line import command_line
-from core.runs.experiments import run_steps
+from core.runs.errors import UserError
+from core.runs.experiments import check_experiment, run_steps
 from core.runs.jobs import prerequisites
+from core.runs.processes import cpu_count
 from core.runs.steps import Step, costs
 
 # Says that it is there, waits for the others, then writes what it has read.
@@ -50,8 +55,8 @@ def step_of(tmp_path):
     return make
 
 
-def run(steps, tmp_path, jobs=2):
-    run_steps(tmp_path / "steps", steps, jobs=jobs, launcher=None, launched=())
+def run(steps, tmp_path, stages=("copy",)):
+    run_steps(tmp_path / "steps", steps, stages=stages, jobs=2, launcher=None, launched=())
 
 
 def test_steps_run_at_the_same_time_unless_one_reads_what_another_writes(step_of, tmp_path, capsys):
@@ -83,7 +88,7 @@ def test_a_folder_and_the_files_in_it_belong_together(tmp_path):
         step("measure", ["pictures"], ["scores.json"]),
         step("look", ["pictures/1.png/part"], ["look.json"]),
     ]
-    assert prerequisites(steps) == [set(), set(), {0}, {2}, {2}]
+    assert prerequisites(steps) == [set(), set(), {0}, {0, 2}, {0, 2}]
 
 
 def test_a_failed_step_ends_all_in_one_line(step_of, tmp_path, capsys):
@@ -96,6 +101,63 @@ def test_a_failed_step_ends_all_in_one_line(step_of, tmp_path, capsys):
     assert time.monotonic() - started < 50  # a was not waited for
     assert costs(tmp_path / "steps", steps) == []
     assert json.loads((tmp_path / "steps" / "a" / "copy.json").read_text())["status"] == "unfinished"
+
+
+def count_cores(target: Path) -> None:
+    """Writes how many cores, and threads of torch, a step has."""
+    import torch
+
+    target.write_text(f"{cpu_count()} {torch.get_num_threads()}")
+
+
+def end_at_once(how: str) -> None:
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise UserError("not like this") if how == "mistake" else ValueError("a bug")
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("mistake", "a: not like this (what it printed: {log})"),
+        ("bug", "a: ValueError: a bug (what it printed: {log})"),
+        (
+            "killed",
+            "the process of a was killed, for want of memory perhaps; run the same command again with fewer --jobs",
+        ),
+    ],
+)
+def test_functions_fail_in_one_line_too(how, message, tmp_path, capsys):
+    step = Step("copy", "a", [], [], run=functools.partial(end_at_once, how))
+    log = tmp_path / "steps" / "a.log"
+    assert error_of(command_line(lambda argv: run([step], tmp_path)), [], capsys).startswith(message.format(log=log))
+    if how == "bug":
+        assert "in end_at_once" in log.read_text()
+
+
+def test_each_has_its_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before, share = dict(os.environ), max(1, cpu_count() // 2)
+    run([Step("copy", "a", [], [tmp_path / "a"], run=functools.partial(count_cores, tmp_path / "a"))], tmp_path)
+    assert (tmp_path / "a").read_text() == f"{share} {share}" and dict(os.environ) == before
+
+
+def test_steps_of_other_stages_are_left_out_but_waited_through(step_of, tmp_path):
+    """As with --stages train,evaluate: a picture is measured once the model that drew it has been trained."""
+    steps = [step_of("a"), step_of("b", sources=["a.txt"]), step_of("c", sources=["b.txt"])]
+    steps[1] = steps[1]._replace(stage="draw")
+    (tmp_path / "b.txt").write_text("drawn before")
+
+    def check() -> None:
+        assert (tmp_path / "a.txt").exists()
+
+    run([*steps[:2], steps[2]._replace(check=check)], tmp_path)
+    assert (tmp_path / "c.txt").read_text() == "drawn before"
+
+
+def test_a_launcher_starts_one_step_at_a_time():
+    with pytest.raises(UserError, match="--jobs runs several steps at a time, --launcher several processes of one"):
+        check_experiment({}, {}, {}, jobs=2, launcher=["accelerate", "launch"])
 
 
 EXPERIMENT = """
@@ -111,7 +173,7 @@ def main(argv=None):
     folder = Path({folder!r})
     script, outputs = folder / "script.py", [folder / "a", folder / "b"]
     steps = [Step("copy", path.name, [], [path], script=script, arguments=[str(path), "", "never"]) for path in outputs]
-    run_steps(folder / "steps", steps, jobs=2, launcher=None, launched=())
+    run_steps(folder / "steps", steps, stages=["copy"], jobs=2, launcher=None, launched=())
 
 if __name__ == "__main__":
     main()

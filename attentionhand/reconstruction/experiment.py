@@ -138,7 +138,7 @@ class Experiment:
     # The steps
 
     def steps(self) -> list[Step]:
-        """All steps, in the order in which they run: every row of the first seed, then of the next."""
+        """All steps, each after those whose results it needs: every row of the first seed, then of the next."""
         steps = [self.prompts_step()]
         for one in self.chosen:
             steps += [self.train_generator_step(one, one.train_args)] if one.train_args is not None else []

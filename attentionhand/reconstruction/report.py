@@ -182,8 +182,8 @@ def note_of(experiment: Experiment) -> str:
     minutes = counted(round(seconds / 60), "minute")
     return (
         f"Errors in {unit}. {table.seeds_note(experiment.seeds, 'test labels')}: they do not hold the chance of "
-        "another generator. Every row makes the same number of training steps. Bold: better than the lab alone, italic: worse, "
-        "and the intervals do not overlap. Pictures are the lab's plus those that were added. "
+        "another generator. Every row makes the same number of training steps. Bold: better than the lab alone, "
+        "italic: worse, and the intervals do not overlap. Pictures are the lab's plus those that were added. "
         f"The times of all steps add up to {minutes} on {machine()}."
     )
 

@@ -96,7 +96,7 @@ def main(argv=None) -> None:
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
     tests, thresholds = [name for name, _ in args.test], [*args.sweep, args.threshold]
     once = {"--seeds": args.seeds, "--test": tests, "--sweep": thresholds, "--generators": args.generators or []}
-    check_experiment(further_args, OWNED, once=once)
+    check_experiment(further_args, OWNED, once, jobs=args.jobs, launcher=args.launcher)
 
     from attentionhand.reconstruction.experiment import GENERATORS, Experiment
 
@@ -127,7 +127,15 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     wanted = report if "report" in args.stages else None
-    run_steps(experiment.records, steps, jobs=args.jobs, launcher=args.launcher, launched=LAUNCHED, report=wanted)
+    run_steps(
+        experiment.records,
+        experiment.steps(),
+        stages=args.stages,
+        jobs=args.jobs,
+        launcher=args.launcher,
+        launched=LAUNCHED,
+        report=wanted,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the scripts for a whole table share: their options, and running the steps of an experiment in order."""
+"""What the scripts for a whole table share: their options, and running the steps of an experiment."""
 
 import argparse
 import shlex
@@ -49,7 +49,12 @@ def stage_list(stages: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def check_experiment(
-    further_args: Mapping[str, Sequence[str]], owned: Mapping[str, Collection[str]], once: Mapping[str, Sequence]
+    further_args: Mapping[str, Sequence[str]],
+    owned: Mapping[str, Collection[str]],
+    once: Mapping[str, Sequence],
+    *,
+    jobs: int,
+    launcher: Sequence[str] | None,
 ) -> None:
     """Refuse what no experiment can take.
 
@@ -63,6 +68,8 @@ def check_experiment(
     """
     if num_processes() > 1:
         raise UserError("start it as one process; --launcher starts several for the stages that can use them")
+    if launcher and jobs > 1:
+        raise UserError("--jobs runs several steps at a time, --launcher several processes of one: choose one of them")
     for option, values in once.items():
         if len(set(values)) < len(values):
             raise UserError(f"{option}: the same one twice")
@@ -93,15 +100,17 @@ def run_steps(
     records: Path,
     steps: Sequence[Step],
     *,
+    stages: Collection[str],
     jobs: int,
     launcher: Sequence[str] | None,
     launched: Collection[str],
     report: Callable[[], object] | None = None,
 ) -> None:
-    """Run the steps that are not complete, in order, then write the report; nobody else may meanwhile.
+    """Run the steps that are not complete, then write the report; nobody else may meanwhile.
 
     Args:
         records: folder of their records, inside the experiment's.
+        stages: which of the steps to run.
         jobs: how many may run at the same time.
         launcher: command that starts the scripts of the stages `launched`.
 
@@ -112,10 +121,11 @@ def run_steps(
     in_use = f"{folder}: another experiment is in progress there; wait for it, or choose another folder"
     with hold_lock(folder / ".reproduce.lock", in_use):
         if jobs > 1:
-            run_side_by_side(records, steps, jobs, launcher=launcher, launched=launched)
+            run_side_by_side(records, steps, stages, jobs)
         else:
-            for number, step in enumerate(steps, start=1):
-                say(f"\n[{number}/{len(steps)}] {step.name}")
+            chosen = [step for step in steps if step.stage in stages]
+            for number, step in enumerate(chosen, start=1):
+                say(f"\n[{number}/{len(chosen)}] {step.name}")
                 run_step(records, step, launcher if step.stage in launched else None)
         if report:
             report()

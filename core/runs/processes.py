@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Watcher = Callable[[str, int, int | None], object]  # what is being done, how much of it, of how much
+SHARED_BY = "PROCESSES_THAT_SHARE_THE_CORES"  # environment variable of steps that run side by side
 WATCHER: ContextVar[Watcher | None] = ContextVar("WATCHER", default=None)
 
 
 def cpu_count() -> int:
-    """Cores this process may use (a container or `taskset` may allow fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: a container or `taskset` may allow fewer than there are; steps side by side share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get(SHARED_BY, 1)))
 
 
 def num_processes() -> int:

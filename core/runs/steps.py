@@ -173,7 +173,7 @@ def time_estimate(records: Path, to_do: Counter[str]) -> str:
         return f"not known yet for {', '.join(unknown)}; run one step of each, then ask again"
     seconds = sum(count * sum(taken[stage]) / len(taken[stage]) for stage, count in to_do.items() if count)
     minutes = counted(round(seconds / 60), "minute")
-    return f"about {minutes}, judging by the stages that have run"
+    return f"about {minutes}, judging by the stages that have run, one step at a time"
 
 
 class StepFacts(TypedDict):
