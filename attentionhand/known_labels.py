@@ -13,6 +13,7 @@ from core.runs.errors import UserError, reason_of
 
 IMAGE_SIZE = 512  # pixels per side, where neither the label file nor --image_size says it
 AXES = {"opencv": (1.0, 1, 1), "opengl": (1.0, -1, -1)}  # to OpenCV's
+HANDEDNESS = ("Left", "Right", "")  # "" where not known
 DEFAULT_AXES = "opengl"  # of a file that does not name them, as for attentionhand.prepare
 
 
@@ -56,6 +57,10 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
         raise UserError(f"{path}: axes is '{axes}', not {' or '.join(AXES)}")
     deep = np.full((*shape, 21, 3), np.nan) if deep is None else deep * AXES[axes]
     sides = rows_of(arrays, "handedness", (), shape, path)
+    if sides is not None and not np.isin(sides.astype(str), HANDEDNESS).all():
+        other = next(side for side in sides.astype(str).flat if side not in HANDEDNESS)
+        raise UserError(f"{path}: handedness is '{other}', not Left or Right")
+    names = rows_of(arrays, "name", (), shape[:1], path)
     cameras = [rows_of(arrays, name, (2,), shape[:1], path) for name in ("focal", "princpt")]
     focal, princpt = (np.full((shape[0], 2), np.nan) if one is None else one for one in cameras)
     hands = [
@@ -71,7 +76,7 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
         raise UserError(f"{path}: all its joints_2d are NaN")
     if not is_known and largest < 1 / 8:
         raise UserError(f"{path}: no hand fills an eighth of --image_size {image_size or IMAGE_SIZE}; is that right?")
-    return KnownLabels(hands, sizes, arrays.get("name", np.array([])).tolist(), arrays)
+    return KnownLabels(hands, sizes, [] if names is None else names.tolist(), arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
