@@ -178,9 +178,11 @@ class Experiment:
     def steps(self) -> list[Step]:
         """All steps, each after those whose results it needs: a whole seed, then the next."""
         steps = [self.real_evaluation_step()]
+        # Those with the text attention stage begin: they take longest, and with --jobs the others run beside them.
+        trainings = sorted(self.trainings, key=lambda run: set(NO_TAS) <= set(TRAININGS[run]))
         for seed in self.seeds:
             cells = [self.cell(seed, row) for row in self.rows]
-            steps += [self.train_step(seed, run) for run in self.trainings]
+            steps += [self.train_step(seed, run) for run in trainings]
             steps += [self.generate_step(cell) for cell in cells]
             steps += [self.evaluation_step(cell) for cell in cells]
         return steps
