@@ -52,7 +52,7 @@ def run_side_by_side(records: Path, steps: Sequence[Step], stages: Collection[st
                         continue
                     if step.check:
                         step.check()
-                    say_above(bar, f"{step.name}\n$ {step.command()}")
+                    say_above(bar, f"{step.name}\n$ {step.command()}" if step.script else step.name)
                     sent = step._replace(check=None)  # which has been called, and need not go to another process
                     running[pool.submit(perform_and_log, records, sent)] = number
                     continue
