@@ -57,9 +57,9 @@ def load_labels(path: Path, image_size: int | None = None) -> KnownLabels:
         raise UserError(f"{path}: axes is '{axes}', not {' or '.join(AXES)}")
     deep = np.full((*shape, 21, 3), np.nan) if deep is None else deep * AXES[axes]
     sides = rows_of(arrays, "handedness", (), shape, path)
-    if sides is not None and not np.isin(sides.astype(str), HANDEDNESS).all():
-        other = next(side for side in sides.astype(str).flat if side not in HANDEDNESS)
-        raise UserError(f"{path}: handedness is '{other}', not Left or Right")
+    others = set() if sides is None else {*sides.astype(str).flat} - {*HANDEDNESS}
+    if others:
+        raise UserError(f"{path}: handedness is '{min(others)}', not Left or Right")
     names = rows_of(arrays, "name", (), shape[:1], path)
     cameras = [rows_of(arrays, name, (2,), shape[:1], path) for name in ("focal", "princpt")]
     focal, princpt = (np.full((shape[0], 2), np.nan) if one is None else one for one in cameras)

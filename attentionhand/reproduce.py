@@ -95,28 +95,20 @@ def main(argv=None) -> None:
     )
     experiment.check()
     check_writable(args.output_dir)
-    steps = [step for step in experiment.steps() if step.stage in args.stages]
+    steps = experiment.steps()
+    chosen = [step for step in steps if step.stage in args.stages]
     if args.dry_run:
-        print_plan(experiment.records, steps)
+        print_plan(experiment.records, chosen)
         say(f"disk space: {experiment.disk_space()}")
         return
-    check_step_arguments(steps, LAUNCHED)
+    check_step_arguments(chosen, LAUNCHED)
 
     def report() -> None:
         from attentionhand.report import write_report
 
         write_report(experiment, plain_arguments(args))
 
-    wanted = report if "report" in args.stages else None
-    run_steps(
-        experiment.records,
-        experiment.steps(),
-        stages=args.stages,
-        jobs=args.jobs,
-        launcher=args.launcher,
-        launched=LAUNCHED,
-        report=wanted,
-    )
+    run_steps(experiment.records, steps, report, LAUNCHED, stages=args.stages, jobs=args.jobs, launcher=args.launcher)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def step_of(tmp_path):
 
 
 def run(steps, tmp_path, stages=("copy",)):
-    run_steps(tmp_path / "steps", steps, stages=stages, jobs=2, launcher=None, launched=())
+    run_steps(tmp_path / "steps", steps, lambda: None, (), stages=stages, jobs=2)
 
 
 def test_steps_run_at_the_same_time_unless_one_reads_what_another_writes(step_of, tmp_path, capsys):
@@ -173,7 +173,7 @@ def main(argv=None):
     folder = Path({folder!r})
     script, outputs = folder / "script.py", [folder / "a", folder / "b"]
     steps = [Step("copy", path.name, [], [path], script=script, arguments=[str(path), "", "never"]) for path in outputs]
-    run_steps(folder / "steps", steps, stages=["copy"], jobs=2, launcher=None, launched=())
+    run_steps(folder / "steps", steps, None, (), stages=["copy"], jobs=2)
 
 if __name__ == "__main__":
     main()

@@ -99,20 +99,21 @@ def check_step_arguments(steps: Sequence[Step], stages: Collection[str], *, also
 def run_steps(
     records: Path,
     steps: Sequence[Step],
+    report: Callable[[], object],
+    launched: Collection[str],
     *,
     stages: Collection[str],
-    jobs: int,
-    launcher: Sequence[str] | None,
-    launched: Collection[str],
-    report: Callable[[], object] | None = None,
+    jobs: int = 1,
+    launcher: Sequence[str] | None = None,
 ) -> None:
     """Run the steps that are not complete, then write the report; nobody else may meanwhile.
 
     Args:
         records: folder of their records, inside the experiment's.
-        stages: which of the steps to run.
+        launched: the stages whose scripts `launcher` starts.
+        stages: which of the steps to run; with "report" among them, `report` is called.
         jobs: how many may run at the same time.
-        launcher: command that starts the scripts of the stages `launched`.
+        launcher: such as ["accelerate", "launch"].
 
     Raises:
         UserError, SystemExit: another experiment is in progress there; as the steps do.
@@ -120,14 +121,14 @@ def run_steps(
     folder = records.parent
     in_use = f"{folder}: another experiment is in progress there; wait for it, or choose another folder"
     with hold_lock(folder / ".reproduce.lock", in_use):
+        chosen = [step for step in steps if step.stage in stages]
         if jobs > 1:
             run_side_by_side(records, steps, stages, jobs)
         else:
-            chosen = [step for step in steps if step.stage in stages]
             for number, step in enumerate(chosen, start=1):
                 say(f"\n[{number}/{len(chosen)}] {step.name}")
                 run_step(records, step, launcher if step.stage in launched else None)
-        if report:
+        if "report" in stages:
             report()
-        if taken := time_taken(records, steps):
+        if taken := time_taken(records, chosen):
             say(f"time of the steps: {taken}")

@@ -42,24 +42,24 @@ def run_side_by_side(records: Path, steps: Sequence[Step], stages: Collection[st
         try:
             while waiting or running:
                 ready = [number for number in waiting if needed[number] <= done]
-                if ready and len(running) < jobs:
-                    number, step = ready[0], steps[ready[0]]
-                    waiting.remove(number)
-                    if is_complete(records, step):
-                        say_above(bar, f"complete: {step.name}")
-                        done.add(number)
+                if not ready or len(running) == jobs:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        check_performed(future, steps[running[future]], records)
+                        done.add(running.pop(future))
                         bar.update()
-                        continue
-                    if step.check:
-                        step.check()
-                    say_above(bar, f"{step.name}\n$ {step.command()}" if step.script else step.name)
-                    sent = step._replace(check=None)  # which has been called, and need not go to another process
-                    running[pool.submit(perform_and_log, records, sent)] = number
                     continue
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    check_performed(future, steps[running[future]], records)
-                    done.add(running.pop(future))
+                number, step = ready[0], steps[ready[0]]
+                waiting.remove(number)
+                if is_complete(records, step):
+                    say_above(bar, f"complete: {step.name}")
+                    done.add(number)
                     bar.update()
+                    continue
+                if step.check:
+                    step.check()
+                say_above(bar, f"{step.name}\n$ {step.command()}" if step.script else step.name)
+                sent = step._replace(check=None)  # which has been called, and need not go to another process
+                running[pool.submit(perform_and_log, records, sent)] = number
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             end_children()
