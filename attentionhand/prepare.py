@@ -11,6 +11,7 @@ Examples:
   python -m attentionhand.prepare --labels joints --root meshes/joints.npz --output_dir data --texts scenes.txt
 """
 
+import argparse
 import collections
 import itertools
 import json
@@ -34,7 +35,7 @@ from attentionhand.labels.label import Label
 from attentionhand.labels.mano import FILES, check_mano
 from attentionhand.labels.mano import SITE as MANO_SITE
 from attentionhand.labels.sets import OWN, SETS, annotation_files, check_root, read_labels
-from core.runs.command_line import argument_parser, command_line, natural_int, positive_int
+from core.runs.command_line import argument_parser, command_line, natural_int, positive_int, real_number
 from core.runs.errors import UserError
 from core.runs.files import atomic_file, check_writable, fingerprint, read_lines, write_text
 from core.runs.journal import append_journal, begin_journal, journal_path, read_journal
@@ -121,9 +122,9 @@ def main(argv=None) -> None:
 
 def context(text: str) -> float:
     """argparse type: a factor of at least 1."""
-    value = float(text)
+    value = real_number(text)
     if not 1 <= value < 1000:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
     return value
 
 

@@ -90,6 +90,29 @@ def joints_of(pose: Pose, *, noise: float = 0, rng: np.random.Generator | None =
     return np.array(joints)
 
 
+def malformed(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The joints (21, 3) with two to four fingers as image generators draw them.
+
+    Each of them is missing, of a wrong length, melted into its neighbour, or a second one on the neighbour's knuckle.
+    """
+    joints = joints.copy()
+    for finger in rng.permutation(5)[: rng.integers(2, 5)]:
+        own = 1 + 4 * finger + np.arange(4)
+        beside = 1 + 4 * (finger - 1 if finger > 1 else finger + 1) + np.arange(4)
+        root, fault = joints[own[0]], rng.integers(4)
+        if fault == 0:  # missing: a stump of a twentieth of its length
+            joints[own] = root + 0.05 * (joints[own] - root)
+        elif fault == 1:  # of a wrong length
+            joints[own] = root + rng.choice([0.5, 0.65, 1.35, 1.5]) * (joints[own] - root)
+        elif fault == 2:  # melted into its neighbour
+            joints[own[1:]] = joints[beside[1:]] + 0.06 * (joints[own[1:]] - joints[beside[1:]])
+        else:  # on its neighbour's knuckle, beside it
+            turn = rotation(rng.choice([-1, 1]) * rng.uniform(12, 30), 0, 0)
+            knuckle = joints[beside[0]] + 0.2 * (root - joints[beside[0]])
+            joints[own] = knuckle + (joints[beside] - joints[beside[0]]) @ turn.T
+    return joints
+
+
 def direction(aside: float, forward: float) -> np.ndarray:
     """Unit vector: `aside` radians from +y towards +x, then `forward` radians towards +z."""
     return np.array([np.sin(aside) * np.cos(forward), np.cos(aside) * np.cos(forward), np.sin(forward)])

@@ -21,7 +21,7 @@ from core.hands.surface import (
     support_points,
     trace,
 )
-from synthetic_hands.hand import POSES, joints_of, rotation
+from synthetic_hands.hand import POSES, joints_of, malformed, rotation
 
 SKINS = {"light": (240, 200, 176), "tanned": (206, 154, 120), "brown": (150, 102, 74), "dark": (92, 62, 48)}
 SLEEVES = {"red": (176, 40, 44), "green": (52, 120, 66), "blue": (44, 72, 150), "grey": (112, 114, 120)}
@@ -55,6 +55,7 @@ def draw_sample(
     size: int = 64,
     supersample: int = 2,
     handedness: str = "both",
+    is_malformed: bool = False,
     device: torch.device | str = "cpu",
 ) -> Sample:
     """The sample of a gesture and a seed: always the same one.
@@ -63,13 +64,18 @@ def draw_sample(
         size: pixels per side.
         supersample: the picture is drawn so many times larger and averaged.
         handedness: "Right" or "Left" hands only, instead of half and half.
+        is_malformed: the same picture with fingers missing, doubled, melted or of a wrong length.
 
     Raises:
         KeyError: no such gesture.
     """
-    rng = np.random.default_rng([*np.atleast_1d(seed), sorted(POSES).index(gesture)])
+    entropy = [*np.atleast_1d(seed), sorted(POSES).index(gesture)]
+    rng = np.random.default_rng(entropy)
     pose, large = POSES[gesture], size * supersample
-    points = support_points(joints_of(pose, noise=POSE_NOISE, rng=rng))
+    joints = joints_of(pose, noise=POSE_NOISE, rng=rng)
+    if is_malformed:
+        joints = malformed(joints, np.random.default_rng([*entropy, 1]))  # its own, so that the rest stays the same
+    points = support_points(joints)
     dorsal = _backs_of_tips(points)
     coin = rng.random() < 0.5  # always thrown, so that the rest stays the same
     is_right = bool(coin) if handedness == "both" else handedness == "Right"

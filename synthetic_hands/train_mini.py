@@ -4,8 +4,10 @@ The real classes (CLIP text model and tokenizer, AutoencoderKL, UNet2DConditionM
 real base model it draws hands, but not the gesture that is asked for. A killed run can be started again: it continues
 from its last checkpoint.
 
-Example:
+Examples:
   python -m synthetic_hands.train_mini --output_dir results/mini
+  python -m synthetic_hands.train_mini --output_dir results/longer --seed 1 \
+    --pretrained_model_name_or_path results/mini/model
 """
 
 import json
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
+from core.runs.command_line import argument_parser, command_line, fraction, plain_arguments, positive_int, seed_int
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file, atomic_folder, check_writable, write_json
 from core.runs.processes import cpu_count, progress, say, start_processes
@@ -27,18 +29,33 @@ VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
 HAND_WEIGHT = 4  # of a pixel of the hand in the autoencoder's loss; of another: 1
 KL_WEIGHT = 1e-6
 CAPTION_DROPOUT = 0.1
+# The last timestep leaves 7 % of a picture's mean colour in the noise. Unless the mean of the noise varies more than
+# that, the model reads a wall's colour from there and not from the caption; when it draws, from the start noise.
+NOISE_OFFSET = 0.1
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 SAVE_EVERY = 250  # steps
 STATE = "state.pt"  # of a checkpoint: weights and optimiser
 AUTOENCODER, UNET = "autoencoder", "unet"  # the two phases of the training
-POSTERIOR, NOISE = range(2)  # purposes of the seeds that are derived from --seed
+POSTERIOR, NOISE, MALFORMED = range(3)  # purposes of the seeds that are derived from --seed
 
 
 @command_line
 def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the model and the unfinished run")
+    parser.add_argument(
+        "--pretrained_model_name_or_path",
+        type=Path,
+        metavar="FOLDER",
+        help="a miniature to train further: its tokenizer and its encoder stay (default: random weights)",
+    )
     parser.add_argument("--num", type=positive_int, default=450, help="pictures of each of the 18 gestures")
+    parser.add_argument(
+        "--malformed",
+        type=fraction,
+        default=0.0,
+        help="share of the pictures whose hands have fingers missing, doubled, melted or of a wrong length",
+    )
     parser.add_argument("--autoencoder_steps", type=positive_int, default=8000, help="steps of 16 pictures")
     parser.add_argument("--unet_steps", type=positive_int, default=8000, help="steps of 32 pictures")
     parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
@@ -50,25 +67,37 @@ def main(argv=None) -> None:
             say(f"{args.output_dir / 'model'}: already finished")
             return
         run.begin()
-        train_model(run, args.num, args.autoencoder_steps, args.unet_steps, args.seed)
+        data = training_data(args.output_dir / "data.npz", args.num, args.seed, args.malformed)
+        model = args.pretrained_model_name_or_path
+        train_model(run, model, data, args.autoencoder_steps, args.unet_steps, args.seed)
         run.finish()
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
 
 
-def train_model(run: Run, num: int, autoencoder_steps: int, unet_steps: int, seed: int) -> None:
-    """Draw the data, train the autoencoder, then text encoder and UNet, and write the model into {run.folder}/model."""
+def train_model(
+    run: Run,
+    pretrained: Path | None,
+    data: dict[str, np.ndarray],
+    autoencoder_steps: int,
+    unet_steps: int,
+    seed: int,
+) -> None:
+    """Train the autoencoder, then text encoder and UNet, and write the model into {run.folder}/model."""
     import torch
 
+    from core.diffusion.stable_diffusion import load_stable_diffusion
     from synthetic_hands.tiny_model import pipeline
 
     device = start_processes().device
+    base = load_stable_diffusion(str(pretrained)) if pretrained else None
     torch.manual_seed(seed)
-    data = training_data(run.folder / "data.npz", num, seed)
-    vae = train_autoencoder(run, data, autoencoder_steps, seed, device)
+    vae = train_autoencoder(run, base.vae if base else None, data, autoencoder_steps, seed, device)
     captions = data["captions"].tolist()
-    tokenizer = caption_tokenizer(captions)
+    tokenizer = base.tokenizer if base else caption_tokenizer(captions)
     latents = encode(vae, data["pictures"], device)
-    text_encoder, unet = train_unet(run, latents, captions, tokenizer, autoencoder_steps, unet_steps, seed, device)
+    torch.manual_seed(seed)
+    text_encoder, unet = (base.text_encoder, base.unet) if base else (tiny_text_encoder(tokenizer), tiny_unet())
+    train_unet(run, text_encoder, unet, latents, captions, tokenizer, autoencoder_steps, unet_steps, seed, device)
     with atomic_folder(run.folder / "model") as folder:
         pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
         load_as_float32(folder)
@@ -83,26 +112,35 @@ def load_as_float32(model: Path) -> None:
 # Data
 
 
-def training_data(path: Path, num: int, seed: int) -> dict[str, np.ndarray]:
-    """`pictures` (N, 64, 64, 3) and `masks` (N, 64, 64) uint8, `captions` and `gestures`; drawn once."""
+def training_data(path: Path, num: int, seed: int, malformed: float = 0) -> dict[str, np.ndarray]:
+    """`pictures` (N, 64, 64, 3) and `masks` (N, 64, 64) uint8, `captions` and `gestures`; drawn once.
+
+    Args:
+        malformed: share of malformed hands, 0 to 1.
+    """
     from synthetic_hands.hand import POSES
     from synthetic_hands.make_dataset import draw_all
 
     if not path.is_file():
-        jobs = [(gesture, [seed, 2**30 + number]) for number in range(num) for gesture in POSES]
+        kinds = np.random.default_rng([seed, MALFORMED]).random((num, len(POSES))) < malformed
+        jobs = [
+            (gesture, [seed, 2**30 + number], bool(is_malformed))
+            for number, row in enumerate(kinds)
+            for gesture, is_malformed in zip(POSES, row)
+        ]
         pictures, masks, captions = zip(*draw_all(draw, jobs, cpu_count()))
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             arrays = {"pictures": np.stack(pictures), "masks": np.stack(masks), "captions": np.array(captions)}
-            np.savez(file, **arrays, gestures=np.array([gesture for gesture, _ in jobs]))
+            np.savez(file, **arrays, gestures=np.array([gesture for gesture, *_ in jobs]))
     with np.load(path) as file:
         return dict(file)
 
 
-def draw(gesture: str, seed: list[int]) -> tuple[np.ndarray, np.ndarray, str]:
+def draw(gesture: str, seed: list[int], is_malformed: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """One picture (64, 64, 3), its mask (64, 64) and its caption."""
     from synthetic_hands.sample import draw_sample
 
-    sample = draw_sample(gesture, seed, size=SIZE)
+    sample = draw_sample(gesture, seed, size=SIZE, is_malformed=is_malformed)
     return sample.rgb, sample.mask, sample.caption
 
 
@@ -132,8 +170,11 @@ def tiny_vae():
     )
 
 
-def train_autoencoder(run: Run, data: dict[str, np.ndarray], steps: int, seed: int, device):
-    """An AutoencoderKL whose loss weighs the hand and its edges; its scaling factor makes latents of unit variance."""
+def train_autoencoder(run: Run, pretrained, data: dict[str, np.ndarray], steps: int, seed: int, device):
+    """An AutoencoderKL whose loss weighs the hand and its edges; its scaling factor makes latents of unit variance.
+
+    Of a `pretrained` one only the decoder is trained: its latents stay what its UNet has learned.
+    """
     import torch
     from diffusers import AutoencoderKL
 
@@ -143,8 +184,12 @@ def train_autoencoder(run: Run, data: dict[str, np.ndarray], steps: int, seed: i
     if finished.is_dir():
         vae = AutoencoderKL.from_pretrained(finished).to(device, memory_format=torch.channels_last)
         return vae.eval().requires_grad_(False)
-    vae = tiny_vae().to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=0)
+    vae = (pretrained or tiny_vae()).to(device, memory_format=torch.channels_last).train().requires_grad_(True)
+    if pretrained:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    weights_to_train = [weight for weight in vae.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights_to_train, lr=1e-3, weight_decay=0)
     start = restore(run, AUTOENCODER, vae, optimiser)
     pictures, weights = torch.from_numpy(data["pictures"]), 1 + (HAND_WEIGHT - 1) * torch.from_numpy(data["masks"])
     bar = progress(batches(len(pictures), 16, seed, start), total=steps, initial=start, desc="Autoencoder", unit="step")
@@ -159,14 +204,15 @@ def train_autoencoder(run: Run, data: dict[str, np.ndarray], steps: int, seed: i
         loss = picture_loss(vae.decode(posterior.sample()).sample, x, weight) + KL_WEIGHT * posterior.kl().mean()
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights_to_train, 1.0)
         optimiser.step()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             save(run, AUTOENCODER, step + 1, step + 1, vae, optimiser)
             bar.set_postfix(loss=f"{loss.item():.4f}")
     vae.eval().requires_grad_(False)
-    sample = encode(vae, data["pictures"][:512], device, scaled=False)
-    vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 5))
+    if not pretrained:
+        sample = encode(vae, data["pictures"][:512], device, scaled=False)
+        vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 5))
     with atomic_folder(finished) as folder:
         vae.save_pretrained(folder)
     return vae
@@ -261,11 +307,20 @@ def tiny_unet():
 
 
 def train_unet(
-    run: Run, latents, captions: list[str], tokenizer, autoencoder_steps: int, steps: int, seed: int, device
-):
-    """UNet and text encoder together, under the denoising loss.
+    run: Run,
+    text_encoder,
+    unet,
+    latents,
+    captions: list[str],
+    tokenizer,
+    autoencoder_steps: int,
+    steps: int,
+    seed: int,
+    device,
+) -> None:
+    """Train UNet and text encoder together, under the denoising loss.
 
-    Returns the averages of the weights over the last steps (EMA), which draw better than the last ones.
+    They end as the averages of their weights over the last steps (EMA), which draw better than the last ones.
     """
     import torch
     from diffusers.training_utils import EMAModel
@@ -273,13 +328,8 @@ def train_unet(
     from core.diffusion.noise import derived_seed, noise_loss
     from synthetic_hands.tiny_model import noise_scheduler
 
-    class Both(torch.nn.Module):  # one set of parameters for the optimiser, the average and the file
-        def __init__(self):
-            super().__init__()
-            self.text_encoder, self.unet = tiny_text_encoder(tokenizer), tiny_unet()
-
-    torch.manual_seed(seed)
-    model = Both().to(device)
+    # one set of parameters for the optimiser, the average and the file
+    model = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device).train().requires_grad_(True)
     average = EMAModel(model.parameters(), decay=0.999)
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
     start = restore(run, UNET, model, optimiser, average)
@@ -292,12 +342,13 @@ def train_unet(
         generator = torch.Generator().manual_seed(derived_seed(seed, NOISE, step))
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
+        noise = noise + NOISE_OFFSET * torch.randn((*clean.shape[:2], 1, 1), generator=generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
         texts = [training_text(captions[row], [seed, step, place]) for place, row in enumerate(rows)]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
-        embeds = model.text_encoder(tokens).last_hidden_state
-        noise_pred = model.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
+        embeds = text_encoder(tokens).last_hidden_state
+        noise_pred = unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
         loss = noise_loss(noise_pred, noise.to(device)).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -308,7 +359,7 @@ def train_unet(
             save(run, UNET, step + 1, autoencoder_steps + step + 1, model, optimiser, average)
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
-    return model.text_encoder.eval(), model.unet.eval()
+    model.eval().requires_grad_(False)
 
 
 def training_text(caption: str, seed: list[int]) -> str:

@@ -94,7 +94,7 @@ def test_mistakes(tmp_path, capsys):
     assert f"{tmp_path}: MediaPipe found no hand in its 1 picture" in error()
     assert "a.png: is an input of this command" in error("--json", picture)
     assert "argument --bootstrap: 10 is too few for a 95 % interval: 100 at least" in error("--bootstrap", 10)
-    assert "argument --bootstrap: invalid resamples value: 'nan'" in error("--bootstrap", "nan")
+    assert "argument --bootstrap: 'nan' is not a whole number" in error("--bootstrap", "nan")
     picture.write_bytes(b"not a picture")
     assert "a.png: not a readable image" in error()
     (tmp_path / "mu_0").mkdir()

@@ -102,3 +102,12 @@ def test_mediapipe_finds_the_hands():
                 errors.append(offset / np.ptp(sample.joints_2d, axis=0).max())
     assert found >= 0.85 * 4 * len(POSES)  # 95 % of the benchmark's 360; MediaPipe rounds by the processor
     assert np.median(errors) < 0.1
+
+
+def test_a_malformed_hand_changes_nothing_but_the_hand():
+    for seed, gesture in enumerate(sorted(POSES)):
+        well, ill = (draw_sample(gesture, seed, size=32, is_malformed=kind) for kind in (False, True))
+        assert ill.caption == well.caption and ill.handedness == well.handedness
+        assert not np.allclose(ill.joints_3d, well.joints_3d) and ill.mask.any()
+        bones = np.linalg.norm(np.diff(ill.joints_3d, axis=0), axis=1)
+        assert np.isfinite(bones).all() and bones.min() > 1e-3  # a capsule of no length has no direction

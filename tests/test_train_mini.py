@@ -60,6 +60,23 @@ def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, mon
     assert json.loads((killed / "model" / "text_encoder" / "config.json").read_text())["dtype"] == "float32"
 
 
+def test_a_miniature_is_trained_further_with_the_same_latents(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_mini, "cpu_count", lambda: 1)
+    mini = ROOT / "synthetic_hands" / "mini" / "model"
+    further = ["--output_dir", str(tmp_path), "--num", "1", "--autoencoder_steps", "2", "--unet_steps", "2"]
+    train_mini.main([*further, "--pretrained_model_name_or_path", str(mini)])
+    before, after = (load_stable_diffusion(str(model)) for model in (mini, tmp_path / "model"))
+    assert after.vae.config.scaling_factor == before.vae.config.scaling_factor
+    assert after.tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    for name in ("text_encoder", "unet", "vae"):
+        ours, theirs = getattr(after, name).state_dict(), getattr(before, name).state_dict()
+        stays = [key for key in theirs if key.startswith(("encoder.", "quant_conv.")) and name == "vae"]
+        assert all(torch.equal(ours[key], theirs[key]) for key in stays)
+        weights = [key for key in theirs if key not in stays and theirs[key].ndim > 1]
+        changed = [key for key in weights if not torch.equal(ours[key], theirs[key])]
+        assert len(changed) > 0.9 * len(weights)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run, model = Run(tmp_path / "mini.json", {"seed": 0}, what="training"), torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(model.parameters())

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python attentionhand/reconstruction/reproduce.py`
 
 from core.metrics.options import resamples
-from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
+from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, real_number, seed_int
 from core.runs.errors import UserError
 from core.runs.experiments import add_experiment_options, check_experiment, check_step_arguments, run_steps
 from core.runs.files import check_writable
@@ -76,7 +76,7 @@ def named_folder(text: str) -> tuple[str, Path]:
 
 def positive_float(text: str) -> float:
     """argparse type: a finite number above 0."""
-    value = float(text)
+    value = real_number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return value
@@ -84,7 +84,7 @@ def positive_float(text: str) -> float:
 
 def share(text: str) -> float:
     """argparse type: a number between 0 and 1."""
-    value = float(text)
+    value = real_number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value

@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 
 from core.metrics.pictures import HAND_CROPS, PROTOCOLS
-from core.runs.command_line import natural_int, positive_int, seed_int
+from core.runs.command_line import natural_int, positive_int, seed_int, whole_number
 
 FEWEST_RESAMPLES = 100
 
 
 def resamples(text: str) -> int:
     """argparse type: enough resamples for a 95 % interval."""
-    value = int(text)
+    value = whole_number(text)
     if value < FEWEST_RESAMPLES:
         raise argparse.ArgumentTypeError(f"{text} is too few for a 95 % interval: {FEWEST_RESAMPLES} at least")
     return value

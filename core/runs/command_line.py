@@ -114,9 +114,25 @@ def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[st
 # Types of options
 
 
+def real_number(text: str) -> float:
+    """A number as it was typed: argparse's own message would name the function that reads it."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def whole_number(text: str) -> int:
+    """A whole number as it was typed, else as `real_number`."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
 def finite_float(text: str) -> float:
     """argparse type: any number but NaN and the infinite ones."""
-    value = float(text)
+    value = real_number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
@@ -124,7 +140,7 @@ def finite_float(text: str) -> float:
 
 def fraction(text: str) -> float:
     """argparse type: a number from 0 to 1."""
-    value = float(text)
+    value = real_number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is outside 0 to 1")
     return value
@@ -132,7 +148,7 @@ def fraction(text: str) -> float:
 
 def learning_rate(text: str) -> float:
     """argparse type: a number from 0 that float32 can hold."""
-    value = float(text)
+    value = real_number(text)
     if not 0 <= value <= LARGEST_RATE:
         raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
     return value
@@ -140,7 +156,7 @@ def learning_rate(text: str) -> float:
 
 def positive_int(text: str) -> int:
     """argparse type: a whole number from 1."""
-    value = int(text)
+    value = whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
@@ -156,7 +172,7 @@ def pixels(text: str) -> int:
 
 def natural_int(text: str) -> int:
     """argparse type: a whole number from 0."""
-    value = int(text)
+    value = whole_number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
