@@ -136,7 +136,7 @@ def training_data(path: Path, num: int, seed: int, malformed: float = 0) -> dict
         return dict(file)
 
 
-def draw(gesture: str, seed: list[int], is_malformed: bool) -> tuple[np.ndarray, np.ndarray, str]:
+def draw(gesture: str, seed: list[int], is_malformed: bool = False) -> tuple[np.ndarray, np.ndarray, str]:
     """One picture (64, 64, 3), its mask (64, 64) and its caption."""
     from synthetic_hands.sample import draw_sample
 

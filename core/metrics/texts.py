@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,19 +109,33 @@ def attributes_kept(
     Raises:
         UserError: an unreadable picture, or the classifier's result does not fit its phrases.
     """
+    arrays = map_photos(np.asarray, pictures, num_workers=num_workers, desc="Attributes")
+    hits = attribute_hits(classifier, arrays, captions)
+    groups = np.repeat(np.arange(len(hits)), hits.shape[1])
+    return {"attributes kept": grouped_mean(hits.ravel(), groups, resamples=resamples, seed=seed)}
+
+
+def attribute_hits(
+    classifier: AttributeClassifier, arrays: Iterable[np.ndarray], captions: Sequence[str]
+) -> np.ndarray:
+    """Whether each attribute of each caption is in its picture, (N, A): 1 or 0, NaN where the caption names none.
+
+    Args:
+        arrays: pictures (H, W, 3) uint8.
+
+    Raises:
+        UserError: the classifier's result does not fit its phrases.
+    """
     import torch
 
     sizes = [len(classes) for classes in classifier.phrases.values()]
-    named = [attributes_of(caption, classifier.phrases) for caption in captions]
-    arrays = map_photos(np.asarray, pictures, num_workers=num_workers, desc="Attributes")
-    hits = np.full((len(pictures), len(sizes)), np.nan)
-    for number, pixels in enumerate(arrays):
+    hits = np.full((len(captions), len(sizes)), np.nan)
+    for row, (pixels, caption) in enumerate(zip(arrays, captions)):
         scores = classifier.classify(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         if len(scores) != sum(sizes):
             raise UserError(f"the attribute classifier gave {len(scores)} numbers for {sum(sizes)} classes")
         best = [int(part.argmax()) for part in scores.split(sizes)]
-        for place, (wanted, found) in enumerate(zip(named[number], best)):
+        for place, (wanted, found) in enumerate(zip(attributes_of(caption, classifier.phrases), best)):
             if wanted is not None:
-                hits[number, place] = wanted == found
-    groups = np.repeat(np.arange(len(pictures)), len(sizes))
-    return {"attributes kept": grouped_mean(hits.ravel(), groups, resamples=resamples, seed=seed)}
+                hits[row, place] = wanted == found
+    return hits
