@@ -28,7 +28,7 @@ from core.metrics.options import add_extractor_options
 from core.runs.command_line import argument_parser, command_line, pixels, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable, hold_lock
-from synthetic_hands.demo import MINI, MU
+from synthetic_hands.demo import MINI
 
 # gradio, torch and diffusers are imported inside main: --help and a wrong path answer at once.
 
@@ -137,7 +137,7 @@ def defaults_of(args: argparse.Namespace):
 
     if is_miniature(args):
         text = "a light hand with a red sleeve in front of a blue wall"
-        return Defaults(True, args.seed, MU, 20, 3.0, 3.0, text, text)
+        return Defaults(True, args.seed, 0.7, 20, 3.0, 3.0, text, text)
     prompt, text = "a man in a red shirt in a park", "a woman on a beach waving her hand at the camera"
     return Defaults(False, args.seed, 0.7, 45, 3.0, 9.0, prompt, text)
 

@@ -124,7 +124,7 @@ def context(text: str) -> float:
     """argparse type: a factor of at least 1."""
     value = real_number(text)
     if not 1 <= value < 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1 and below 1000")
     return value
 
 

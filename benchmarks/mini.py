@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from core.hands.detection import find_hands
-from core.metrics.intervals import share_interval
+from core.metrics.intervals import hand_confidence_interval, share_interval
 from core.runs.command_line import argument_parser, command_line, ddim_steps, finite_float, positive_int
+from core.runs.files import check_outputs
 from core.runs.processes import progress
 from core.runs.sheets import contact_sheet, save_png
 from synthetic_hands.demo import MINI
@@ -29,10 +30,12 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--model", type=Path, nargs="+", default=[MINI / "model"], help="diffusers folders")
     parser.add_argument("--samples", type=positive_int, default=144, help="pictures of each kind")
-    parser.add_argument("--guidance_scale", type=finite_float, default=3.0, help="as the demonstration's")
-    parser.add_argument("--num_inference_steps", type=ddim_steps, default=20, help="as the demonstration's")
+    parser.add_argument("--guidance_scale", type=finite_float, default=3.0, help="how much the text counts")
+    parser.add_argument("--num_inference_steps", type=ddim_steps, default=20, help="DDIM steps of a picture")
     parser.add_argument("--sheet", type=Path, help="PNG: drawn hands above each model's for the same captions")
     args = parser.parse_args(argv)
+    if args.sheet:
+        check_outputs(args.sheet)
 
     import torch
 
@@ -54,15 +57,17 @@ def main(argv=None) -> None:
         hands = [find_hands(picture) for picture in progress(pictures, desc="Hands", unit="picture")]
         found = [bool(one) for one in hands]
         low, high = share_interval(found)
-        scores = [hand.score for one in hands for hand in one]
-        confidence = f"{np.mean(scores):.3f} ± {1.96 * np.std(scores) / len(scores) ** 0.5:.3f}" if scores else "–"
+        scores, confidence = [[hand.score for hand in one] for one in hands], "–"
+        if any(scores):
+            bounds = hand_confidence_interval(scores, resamples=1000)
+            confidence = f"{np.mean(sum(scores, [])):.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
         hits = attribute_hits(classifier, map(np.asarray, pictures), captions)
         shares = [f"{share:.0%}" for share in (*np.nanmean(hits, axis=0), np.nanmean(hits))]
         return f"| {name} | {np.mean(found):.0%} [{low:.0%}, {high:.0%}] | {confidence} | {' | '.join(shares)} |"
 
     drawn = [Image.fromarray(one.rgb) for one in samples]
     pixels = torch.from_numpy(np.stack([one.rgb for one in samples])).permute(0, 3, 1, 2) / 127.5 - 1
-    kinds = {"drawn": drawn}
+    kinds, shown = {"drawn": drawn}, [drawn]
     for model in args.model:
         pipe = load_stable_diffusion(str(model))
         with torch.inference_mode():
@@ -83,12 +88,12 @@ def main(argv=None) -> None:
             )
             pictures += decode(pipe.vae, made)
         kinds[f"by {model}"] = pictures
+        shown.append(pictures)
     rows = [row(name, pictures) for name, pictures in kinds.items()]
     print(f"| pictures | hand found | HAND-CONF | {' | '.join(classifier.phrases)} | attributes |")
     print("| --- " * (4 + len(classifier.phrases)) + "|")
     print(*rows, sep="\n")
     if args.sheet:
-        shown = [pictures for name, pictures in kinds.items() if "autoencoder" not in name]
         blocks = [one[start : start + COLUMNS] for start in range(0, min(48, args.samples), COLUMNS) for one in shown]
         save_png(contact_sheet(blocks, cell=96), args.sheet)
 

@@ -2,7 +2,7 @@
 
 On the CPU, so that every device sees the same ones. The interleaved schedule draws as the released code does, which
 seeds anew for every photo: all photos see the same 30 noises and timesteps. The staged schedule gives every photo, and
-every place in Stage III, numbers of their own.
+every place in Stage III, numbers of their own. With a noise offset each noise is followed by one more number a channel.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from core.diffusion.noise import copied, derived_seed
+from core.diffusion.noise import copied, derived_seed, with_offset
 from hand1000.hyperparameters import STAGED, Hyperparameters
 
 TIMESTEPS = 1000  # of the noise schedule: a timestep is uniform in 0 to 999
@@ -37,14 +37,19 @@ class PhotoDraws(NamedTuple):
 
 
 def photo_draws(
-    seed: int, latent_shape: Sequence[int], *, embedding_steps: int = 0, finetune_steps: int = 0
+    seed: int,
+    latent_shape: Sequence[int],
+    *,
+    embedding_steps: int = 0,
+    finetune_steps: int = 0,
+    noise_offset: float = 0,
 ) -> PhotoDraws:
     """The random numbers of a photo in the released order; `latent_shape` is (1, 4, h, w)."""
     generator = torch.Generator().manual_seed(seed)
     posterior_noise = torch.randn(latent_shape, generator=generator)
     torch.randn(latent_shape, generator=generator)  # the released code draws this one and never uses it
-    stage_two = [_draw(generator, latent_shape) for _ in range(embedding_steps)]
-    stage_three = [_draw(generator, latent_shape) for _ in range(finetune_steps)]
+    stage_two = [_draw(generator, latent_shape, noise_offset) for _ in range(embedding_steps)]
+    stage_three = [_draw(generator, latent_shape, noise_offset) for _ in range(finetune_steps)]
     return PhotoDraws(posterior_noise, stage_two, stage_three)
 
 
@@ -59,9 +64,9 @@ def shuffled_photo(seed: int, place: int, count: int) -> int:
     return _shuffle(seed, place // count, count)[place % count]
 
 
-def place_draw(seed: int, place: int, latent_shape: Sequence[int]) -> Draw:
+def place_draw(seed: int, place: int, latent_shape: Sequence[int], noise_offset: float = 0) -> Draw:
     """The noise and the timestep of a place in that row."""
-    return _draw(torch.Generator().manual_seed(derived_seed(seed, STAGE_THREE, place)), latent_shape)
+    return _draw(torch.Generator().manual_seed(derived_seed(seed, STAGE_THREE, place)), latent_shape, noise_offset)
 
 
 def joined(draws: Sequence[Draw]) -> Draw:
@@ -69,9 +74,9 @@ def joined(draws: Sequence[Draw]) -> Draw:
     return Draw(torch.cat([draw.noise for draw in draws]), torch.cat([draw.timesteps for draw in draws]))
 
 
-def _draw(generator: torch.Generator, latent_shape: Sequence[int]) -> Draw:
+def _draw(generator: torch.Generator, latent_shape: Sequence[int], noise_offset: float) -> Draw:
     """One photo's noise, then its timestep."""
-    noise = torch.randn(tuple(latent_shape), generator=generator)
+    noise = with_offset(torch.randn(tuple(latent_shape), generator=generator), noise_offset, generator)
     return Draw(noise, torch.randint(TIMESTEPS, (1,), generator=generator))
 
 

@@ -110,7 +110,7 @@ def ablation(ours: Row, what: str, value: str) -> Row:
     if what in ("Lambda", "mu"):
         try:
             value = f"{fraction(value):g}"
-        except (ValueError, argparse.ArgumentTypeError):
+        except argparse.ArgumentTypeError:
             raise UserError(f"--ablate {what} {value}: not a number from 0 to 1") from None
     folder = f"{what}_{value}"
     row = ours._replace(name=f"{what} {value}", folder=folder, run=folder)

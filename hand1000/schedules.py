@@ -103,6 +103,7 @@ def train_interleaved(
         latent_shape(photos),
         embedding_steps=params.embedding_steps,
         finetune_steps=params.finetune_steps,
+        noise_offset=params.noise_offset,
     )  # the same for every photo
     stage_two, stage_three = ([draw.to(accelerator.device) for draw in stage] for stage in draws[1:])
     to_do = (photos.take([index]).to(accelerator.device) for index in range(state.done, count))
@@ -171,7 +172,12 @@ def stage_two_share(
     """
     mine = own_share([batch[place % len(batch)] for place in range(params.global_batch_size)], accelerator)
     draws = [
-        photo_draws(photo_seed(params, photo), latent_shape(photos), embedding_steps=params.embedding_steps).stage_two
+        photo_draws(
+            photo_seed(params, photo),
+            latent_shape(photos),
+            embedding_steps=params.embedding_steps,
+            noise_offset=params.noise_offset,
+        ).stage_two
         for photo in mine
     ]
     steps = [joined(step).to(accelerator.device) for step in zip(*draws, strict=True)]
@@ -220,7 +226,7 @@ def stage_three_share(
     places = range(step * params.global_batch_size, (step + 1) * params.global_batch_size)  # in the shuffled passes
     batch = {place: shuffled_photo(params.seed, place, len(photos.names)) for place in places}
     mine = own_share(places, accelerator)
-    draw = joined([place_draw(params.seed, place, latent_shape(photos)) for place in mine])
+    draw = joined([place_draw(params.seed, place, latent_shape(photos), params.noise_offset) for place in mine])
     chosen = photos.take([batch[place] for place in mine])
     names = [photos.names[photo] for photo in batch.values()]
     return names, chosen.to(accelerator.device), draw.to(accelerator.device)

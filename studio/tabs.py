@@ -60,7 +60,7 @@ def hand1000_tab(offers: Offers, defaults: Defaults) -> None:
             if not runs:
                 gr.Markdown(
                     "**No fine-tuned run is here: this tab draws with the base model alone.** `make demo` makes one "
-                    "(8 minutes on 2 cores). Or pass your own: `--run FOLDER --feature FILE`. Then start the page anew."
+                    "(7 minutes on 2 cores). Or pass your own: `--run FOLDER --feature FILE`. Then start the page anew."
                 )
             numbers = drawing_numbers(defaults, defaults.tuned_guidance)
             with gr.Row():

@@ -19,18 +19,18 @@ from core.runs.processes import cpu_count, say
 from core.runs.steps import run_script
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import POSES
+from synthetic_hands.train_mini import NOISE_OFFSET
 
 MINI = Path(__file__).parent / "mini"
 REPRODUCE = Path(__file__).resolve().parents[1] / "reproduce.py"
 CAPTIONER = make_dataset.CAPTIONER
 JOBS = min(4, cpu_count())  # the miniature hardly uses a second core; each takes up to 2 GB
-# The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6.
-TRAIN_ARGS = "--resolution 64 --finetune_lr {rate} --schedule {schedule}"
+# The learning rate suits a model of 7 million weights; Stable Diffusion's is 1e-6. The offset is the model's own.
+TRAIN_ARGS = f"--resolution 64 --noise_offset {NOISE_OFFSET} --finetune_lr {{rate}} --schedule {{schedule}}"
 RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
 # 500 and 1,000 steps for every picture, as Imagic's notebook takes, would be hours; the rate is the interleaved one.
-IMAGIC_ARGS = "--embedding_steps 50 --finetune_steps 100 --finetune_lr 3e-5"
-MU = 0.4  # this text encoder holds on to its words: at the paper's 0.7 the gesture comes through less
-GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 20 --batch_size 32"
+IMAGIC_ARGS = f"--noise_offset {NOISE_OFFSET} --embedding_steps 50 --finetune_steps 100 --finetune_lr 3e-5"
+GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 10 --batch_size 32"
 
 
 @command_line
@@ -79,7 +79,7 @@ def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: 
     """The arguments of reproduce.py that belong to the miniature model."""
     train_args = TRAIN_ARGS.format(rate=RATES[schedule], schedule=schedule)
     return [
-        *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner, "--mu", str(MU)),
+        *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner),
         *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
         *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),

@@ -64,7 +64,7 @@ def draw_sample(
         size: pixels per side.
         supersample: the picture is drawn so many times larger and averaged.
         handedness: "Right" or "Left" hands only, instead of half and half.
-        is_malformed: the same picture with fingers missing, doubled, melted or of a wrong length.
+        is_malformed: with fingers missing, doubled, melted or of a wrong length; view, colours and text stay.
 
     Raises:
         KeyError: no such gesture.

@@ -73,7 +73,7 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of attributes.pt and its data")
     parser.add_argument("--num", type=positive_int, default=150, help="pictures of each of the 18 gestures")
-    parser.add_argument("--seed", type=seed_int, default=1, help="of the pictures; 0 are those of the miniature")
+    parser.add_argument("--seed", type=seed_int, default=1, help="of the pictures; the miniature saw those of 0 and 1")
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)  # of the networks' first weights
     run = Run(args.output_dir / "attributes.json", plain_arguments(args, without=["output_dir"]), what="training")

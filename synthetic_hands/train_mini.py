@@ -1,4 +1,4 @@
-"""Train the miniature Stable Diffusion from scratch on synthetic hands of all gestures, with captions that name none.
+"""Train the miniature Stable Diffusion, from scratch or further, on hands of all gestures with captions that name none.
 
 The real classes (CLIP text model and tokenizer, AutoencoderKL, UNet2DConditionModel, DDIM) at 64x64 pixels. Like the
 real base model it draws hands, but not the gesture that is asked for. A killed run can be started again: it continues
@@ -6,7 +6,7 @@ from its last checkpoint.
 
 Examples:
   python -m synthetic_hands.train_mini --output_dir results/mini
-  python -m synthetic_hands.train_mini --output_dir results/longer --seed 1 \
+  python -m synthetic_hands.train_mini --output_dir results/longer --seed 1 \\
     --pretrained_model_name_or_path results/mini/model
 """
 
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from core.diffusion.model_path import check_model_path
 from core.runs.command_line import argument_parser, command_line, fraction, plain_arguments, positive_int, seed_int
 from core.runs.errors import UserError, reason_of
-from core.runs.files import atomic_file, atomic_folder, check_writable, write_json
+from core.runs.files import atomic_file, atomic_folder, check_writable, fingerprint_if_local, write_json
 from core.runs.processes import cpu_count, progress, say, start_processes
 from core.runs.run import Run, read_json
 
@@ -60,16 +61,23 @@ def main(argv=None) -> None:
     parser.add_argument("--unet_steps", type=positive_int, default=8000, help="steps of 32 pictures")
     parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
     args = parser.parse_args(argv)
+    base = args.pretrained_model_name_or_path
+    if base:
+        check_model_path(str(base), None, None)
     check_writable(args.output_dir)
-    run = Run(args.output_dir / "mini.json", plain_arguments(args, without=["output_dir"]), what="training")
+    settings = {
+        **plain_arguments(args, without=["output_dir", "pretrained_model_name_or_path"]),
+        "base_model": fingerprint_if_local(str(base)) if base else None,
+        "noise_offset": NOISE_OFFSET,
+    }
+    run = Run(args.output_dir / "mini.json", settings, what="training")
     with run.hold():
         if run.is_finished():
             say(f"{args.output_dir / 'model'}: already finished")
             return
         run.begin()
         data = training_data(args.output_dir / "data.npz", args.num, args.seed, args.malformed)
-        model = args.pretrained_model_name_or_path
-        train_model(run, model, data, args.autoencoder_steps, args.unet_steps, args.seed)
+        train_model(run, base, data, args.autoencoder_steps, args.unet_steps, args.seed)
         run.finish()
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
 
@@ -325,7 +333,7 @@ def train_unet(
     import torch
     from diffusers.training_utils import EMAModel
 
-    from core.diffusion.noise import derived_seed, noise_loss
+    from core.diffusion.noise import derived_seed, noise_loss, with_offset
     from synthetic_hands.tiny_model import noise_scheduler
 
     # one set of parameters for the optimiser, the average and the file
@@ -341,8 +349,7 @@ def train_unet(
         set_rate(optimiser, 4e-4, step, steps)
         generator = torch.Generator().manual_seed(derived_seed(seed, NOISE, step))
         clean = latents[rows]
-        noise = torch.randn(clean.shape, generator=generator)
-        noise = noise + NOISE_OFFSET * torch.randn((*clean.shape[:2], 1, 1), generator=generator)
+        noise = with_offset(torch.randn(clean.shape, generator=generator), NOISE_OFFSET, generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
         texts = [training_text(captions[row], [seed, step, place]) for place, row in enumerate(rows)]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)

@@ -104,7 +104,7 @@ def test_mediapipe_finds_the_hands():
     assert np.median(errors) < 0.1
 
 
-def test_a_malformed_hand_changes_nothing_but_the_hand():
+def test_a_malformed_hand_has_the_same_text_and_bones_of_some_length():
     for seed, gesture in enumerate(sorted(POSES)):
         well, ill = (draw_sample(gesture, seed, size=32, is_malformed=kind) for kind in (False, True))
         assert ill.caption == well.caption and ill.handedness == well.handedness

@@ -1,5 +1,6 @@
 """train.py computes what the released code computes, and what the paper describes, to float rounding."""
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -14,8 +15,9 @@ from safetensors.torch import save_file
 from trainings import SHORT, largest_difference, losses_of, unet_of
 
 import train
+from core.diffusion.noise import derived_seed
 from core.diffusion.stable_diffusion import load_stable_diffusion
-from hand1000.draws import photo_draws, photo_seed, place_draw, shuffled_photo
+from hand1000.draws import STAGE_THREE, photo_draws, photo_seed, place_draw, shuffled_photo
 from hand1000.hyperparameters import Hyperparameters
 from hand1000.schedules import begin_anew
 from hand1000.training import encode
@@ -63,9 +65,31 @@ def test_random_numbers_are_the_released_ones():
     assert photo_seed(Hyperparameters(seed=3), 5) == 3  # seeded anew for every photo
 
 
-def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model):
+def test_noise_offset_moves_the_mean_of_each_channel():
+    plain, draw = place_draw(0, 0, (1, 4, 8, 8)), place_draw(0, 0, (1, 4, 8, 8), noise_offset=0.1)
+    generator = torch.Generator().manual_seed(derived_seed(0, STAGE_THREE, 0))
+    assert torch.equal(plain.noise, torch.randn(1, 4, 8, 8, generator=generator))
+    means = torch.randn(1, 4, 1, 1, generator=generator)
+    assert torch.equal(draw.noise, plain.noise + 0.1 * means)
+    assert int(draw.timesteps) == int(torch.randint(1000, (1,), generator=generator))
+
+
+def test_interleaved_trains_with_the_noise_offset_and_records_it(data_root, tiny_model):
+    losses = {}
+    for offset in (0, 0.1):
+        run = data_root / f"offset_{offset}"
+        train.main(train_args(data_root, tiny_model, *SHORT, "--noise_offset", offset, "--output_dir", run))
+        losses[offset] = [row[3] for row in losses_of(run)]
+        settings = json.loads((run / "hand1000.json").read_text())["settings"]
+        assert settings["noise_offset"] == (offset or None)  # None: a run from before the option has no such key
+    assert all(plain != moved for plain, moved in zip(losses[0], losses[0.1], strict=True))
+
+
+@pytest.mark.parametrize("noise_offset", [0, 0.1])
+def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model, noise_offset):
     """Three photos in batches of two: Stage II for all of them, then Stage III with one Adam."""
     options = ("--schedule", "staged", "--train_batch_size", 2, "--embedding_steps", 2, "--finetune_steps", 3)
+    options += ("--noise_offset", noise_offset)
     options += ("--max_train_images", 3, "--finetune_lr", 1e-4, "--seed", 4)
     train.main(train_args(data_root, tiny_model, *options))
 
@@ -76,14 +100,14 @@ def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model):
     data = encode(pipe, data_root / "palm", photos[:3], captions[:3], feature, params, "cpu")
     seeds = [photo_seed(params, photo) for photo in range(3)]
     # Three passes over three photos, and one more place to fill the fifth batch.
-    places = [(shuffled_photo(4, place, 3), *place_draw(4, place, shape)) for place in range(10)]
+    places = [(shuffled_photo(4, place, 3), *place_draw(4, place, shape, noise_offset)) for place in range(10)]
     assert sorted(photo for photo, _, _ in places[:9]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len({int(t) for _, _, t in places}) > 5  # every place has its own noise and timestep
     expected = released.train_staged(
         pipe,
         data.latents,
         data.prompt_embeds,
-        [photo_draws(seed, shape, embedding_steps=2).stage_two for seed in seeds],
+        [photo_draws(seed, shape, embedding_steps=2, noise_offset=noise_offset).stage_two for seed in seeds],
         [places[start : start + 2] for start in range(0, 10, 2)],
         finetune_lr=1e-4,
     )

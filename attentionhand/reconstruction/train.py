@@ -26,6 +26,7 @@ from core.runs.command_line import (
     pixels,
     plain_arguments,
     positive_int,
+    real_number,
     seed_int,
 )
 from core.runs.errors import UserError
@@ -48,7 +49,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, action="append", required=True, help="folder of labelled pictures; may be repeated")
-    add("--shares", type=float, nargs="+", help="share of each --data in the training (default: by their sizes)")
+    add("--shares", type=real_number, nargs="+", help="share of each --data in the training (default: by their sizes)")
     add("--output_dir", type=Path, required=True, help="run folder")
     add("--backbone", choices=BACKBONES, default="resnet18", help="torchvision's; resnet10 is for miniatures")
     add("--imagenet", action="store_true", help="start from torchvision's ImageNet weights, which it downloads")

@@ -130,7 +130,7 @@ def attribute_hits(
 
     sizes = [len(classes) for classes in classifier.phrases.values()]
     hits = np.full((len(captions), len(sizes)), np.nan)
-    for row, (pixels, caption) in enumerate(zip(arrays, captions)):
+    for row, (pixels, caption) in enumerate(zip(arrays, captions, strict=True)):
         scores = classifier.classify(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         if len(scores) != sum(sizes):
             raise UserError(f"the attribute classifier gave {len(scores)} numbers for {sum(sizes)} classes")

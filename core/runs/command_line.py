@@ -115,7 +115,7 @@ def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[st
 
 
 def real_number(text: str) -> float:
-    """A number as it was typed: argparse's own message would name the function that reads it."""
+    """A number; argparse's own message for a word would name the function that reads it."""
     try:
         return float(text)
     except ValueError:
@@ -123,7 +123,7 @@ def real_number(text: str) -> float:
 
 
 def whole_number(text: str) -> int:
-    """A whole number as it was typed, else as `real_number`."""
+    """A whole number; the message for a word is as in `real_number`."""
     try:
         return int(text)
     except ValueError:
