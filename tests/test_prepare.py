@@ -186,7 +186,7 @@ def test_folders_of_other_settings_and_bad_options(root, tmp_path, capsys):
     assert "thesis.txt" in message("full") and files_under(tmp_path / "full") == {"thesis.txt"}
     assert "--every needs --texts" in message("new", "--every")
     assert "no such file" in message("new", "--texts", tmp_path / "nowhere.txt")
-    assert "invalid" in message("new", "--crop", "0.5")
+    assert "argument --crop: 0.5 is not at least 1 and below 1000" in message("new", "--crop", "0.5")
     assert not (tmp_path / "new").exists()
 
 
