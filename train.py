@@ -119,8 +119,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--noise_offset",
         type=fraction,
-        default=released.noise_offset,
-        help="0 to 1: varies the noise's mean, for a model that was trained so; 0.1 is usual (released: 0)",
+        help="0 to 1: varies the noise's mean, for a model that was trained so; 0.1 is usual (released: not at all)",
     )
     add("--train_batch_size", type=positive_int, default=1, help="photos per step on each process (staged only)")
     add("--max_train_images", type=positive_int, help="train on the first N photos of the list (default: all)")
@@ -197,7 +196,6 @@ def main(argv=None) -> None:
         **plain_arguments(args, without=NOT_SETTINGS),
         **input_hashes(photos, captions, feature, base_model, params),
         "global_batch_size": params.global_batch_size,
-        "noise_offset": params.noise_offset or None,  # as in runs from before the option
     }
 
     def present() -> None:

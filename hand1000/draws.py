@@ -42,7 +42,7 @@ def photo_draws(
     *,
     embedding_steps: int = 0,
     finetune_steps: int = 0,
-    noise_offset: float = 0,
+    noise_offset: float | None = None,
 ) -> PhotoDraws:
     """The random numbers of a photo in the released order; `latent_shape` is (1, 4, h, w)."""
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +64,7 @@ def shuffled_photo(seed: int, place: int, count: int) -> int:
     return _shuffle(seed, place // count, count)[place % count]
 
 
-def place_draw(seed: int, place: int, latent_shape: Sequence[int], noise_offset: float = 0) -> Draw:
+def place_draw(seed: int, place: int, latent_shape: Sequence[int], noise_offset: float | None = None) -> Draw:
     """The noise and the timestep of a place in that row."""
     return _draw(torch.Generator().manual_seed(derived_seed(seed, STAGE_THREE, place)), latent_shape, noise_offset)
 
@@ -74,7 +74,7 @@ def joined(draws: Sequence[Draw]) -> Draw:
     return Draw(torch.cat([draw.noise for draw in draws]), torch.cat([draw.timesteps for draw in draws]))
 
 
-def _draw(generator: torch.Generator, latent_shape: Sequence[int], noise_offset: float) -> Draw:
+def _draw(generator: torch.Generator, latent_shape: Sequence[int], noise_offset: float | None) -> Draw:
     """One photo's noise, then its timestep."""
     noise = with_offset(torch.randn(tuple(latent_shape), generator=generator), noise_offset, generator)
     return Draw(noise, torch.randint(TIMESTEPS, (1,), generator=generator))

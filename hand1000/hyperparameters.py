@@ -17,7 +17,7 @@ class Hyperparameters(NamedTuple):
     finetune_steps: int = 20  # Stage III steps per photo
     finetune_lr: float = 1e-6
     lora_rank: int | None = None  # train a LoRA of this rank in Stage III instead of the whole UNet
-    noise_offset: float = 0  # how much the mean of the noise varies beyond that of normal noise; released: not at all
+    noise_offset: float | None = None  # how much the mean of the noise varies beyond that of normal noise
     schedule: str = INTERLEAVED  # the released order; STAGED is the paper's
     global_batch_size: int = 1  # photos per step on all processes together; the interleaved schedule takes one
     resolution: int = 512  # pixels per side

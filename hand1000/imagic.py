@@ -69,7 +69,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--embedding_lr", type=learning_rate, default=released.embedding_lr, help="their learning rate")
     add("--finetune_steps", type=natural_int, default=FINETUNE_STEPS, help="steps on the UNet for each picture")
     add("--finetune_lr", type=learning_rate, default=released.finetune_lr, help="their learning rate")
-    add("--noise_offset", type=fraction, default=released.noise_offset, help="of both trainings, as train.py's")
+    add("--noise_offset", type=fraction, help="of both trainings, as train.py's")
     add_memory_options(parser)
     return parser.parse_args(argv)
 
@@ -103,7 +103,6 @@ def main(argv=None) -> None:
         "base_model": model_identity(model.path) if trained and trained.lora_base else None,
         "photos_sha256": sha256_of_files(list_photos(args.image_folder)),  # more pictures may follow, of other photos
         "resolution": resolution,
-        "noise_offset": params.noise_offset or None,  # as in pictures from before the option
     }
     run = Run(args.img_save_path / RECORD, settings, what="set of pictures", flag="--img_save_path")
     with run.hold():

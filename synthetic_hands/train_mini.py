@@ -98,16 +98,18 @@ def train_model(
 
     device = start_processes().device
     base = load_stable_diffusion(str(pretrained)) if pretrained else None
+    captions = data["captions"].tolist()
     torch.manual_seed(seed)
     vae = train_autoencoder(run, base.vae if base else None, data, autoencoder_steps, seed, device)
-    captions = data["captions"].tolist()
-    tokenizer = base.tokenizer if base else caption_tokenizer(captions)
-    latents = encode(vae, data["pictures"], device)
     torch.manual_seed(seed)
-    text_encoder, unet = (base.text_encoder, base.unet) if base else (tiny_text_encoder(tokenizer), tiny_unet())
-    train_unet(run, text_encoder, unet, latents, captions, tokenizer, autoencoder_steps, unet_steps, seed, device)
+    if base:
+        pipe = pipeline(vae, base.tokenizer, base.text_encoder, base.unet)
+    else:
+        tokenizer = caption_tokenizer(captions)
+        pipe = pipeline(vae, tokenizer, tiny_text_encoder(tokenizer), tiny_unet())
+    train_unet(run, pipe, encode(vae, data["pictures"], device), captions, autoencoder_steps, unet_steps, seed, device)
     with atomic_folder(run.folder / "model") as folder:
-        pipeline(vae, tokenizer, text_encoder, unet).to(torch.float16).save_pretrained(folder)
+        pipe.to(torch.float16).save_pretrained(folder)
         load_as_float32(folder)
 
 
@@ -315,18 +317,9 @@ def tiny_unet():
 
 
 def train_unet(
-    run: Run,
-    text_encoder,
-    unet,
-    latents,
-    captions: list[str],
-    tokenizer,
-    autoencoder_steps: int,
-    steps: int,
-    seed: int,
-    device,
+    run: Run, pipe, latents, captions: list[str], autoencoder_steps: int, steps: int, seed: int, device
 ) -> None:
-    """Train UNet and text encoder together, under the denoising loss.
+    """Train the pipeline's UNet and text encoder together, under the denoising loss.
 
     They end as the averages of their weights over the last steps (EMA), which draw better than the last ones.
     """
@@ -336,8 +329,9 @@ def train_unet(
     from core.diffusion.noise import derived_seed, noise_loss, with_offset
     from synthetic_hands.tiny_model import noise_scheduler
 
-    # one set of parameters for the optimiser, the average and the file
-    model = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device).train().requires_grad_(True)
+    # One set of parameters for the optimiser, the average and the file.
+    model = torch.nn.ModuleDict({"text_encoder": pipe.text_encoder, "unet": pipe.unet})
+    model.to(device).train().requires_grad_(True)
     average = EMAModel(model.parameters(), decay=0.999)
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
     start = restore(run, UNET, model, optimiser, average)
@@ -352,10 +346,10 @@ def train_unet(
         noise = with_offset(torch.randn(clean.shape, generator=generator), NOISE_OFFSET, generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
         texts = [training_text(captions[row], [seed, step, place]) for place, row in enumerate(rows)]
-        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+        tokens = pipe.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
-        embeds = text_encoder(tokens).last_hidden_state
-        noise_pred = unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
+        embeds = pipe.text_encoder(tokens).last_hidden_state
+        noise_pred = pipe.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
         loss = noise_loss(noise_pred, noise.to(device)).mean()
         optimiser.zero_grad()
         loss.backward()

@@ -18,11 +18,11 @@ def noise_loss(noise_pred: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(noise_pred.float(), noise.float(), reduction="none").mean(dim=(1, 2, 3))
 
 
-def with_offset(noise: torch.Tensor, noise_offset: float, generator: torch.Generator) -> torch.Tensor:
+def with_offset(noise: torch.Tensor, noise_offset: float | None, generator: torch.Generator) -> torch.Tensor:
     """The noise (B, C, h, w) with `noise_offset` times another normal number added to each channel.
 
     A model that learns to remove it takes the colours of large areas from the text rather than from the little that the
-    last timestep leaves of the picture (Guttenberg 2023; `--noise_offset` of diffusers' examples). 0 draws nothing.
+    last timestep leaves of the picture (Guttenberg 2023, and diffusers' examples). 0 or None draws nothing.
     """
     if not noise_offset:
         return noise
