@@ -7,12 +7,14 @@ every metric. The base draws hands but not the gesture it is asked for; Hand1000
 Examples:
   python -m synthetic_hands.demo --output_dir results/demo
   python -m synthetic_hands.demo --output_dir results/table --gestures call palm peace --seeds 0 1 2
+  python -m synthetic_hands.demo --output_dir results/other --pretrained_model_name_or_path results/mini/model
 """
 
 import shlex
 import time
 from pathlib import Path
 
+from core.diffusion.model_path import check_model_path
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.processes import cpu_count, say
@@ -38,6 +40,12 @@ def main(argv=None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("results/demo"), help="folder for everything it makes")
     parser.add_argument(
+        "--pretrained_model_name_or_path",
+        default=str(MINI / "model"),
+        metavar="FOLDER",
+        help="another miniature, of synthetic_hands.train_mini (default: the one of this repository)",
+    )
+    parser.add_argument(
         "--gestures", nargs="+", default=["call", "palm", "peace"], metavar="GESTURE", help="of HaGRID v1"
     )
     parser.add_argument("--seeds", nargs="+", type=seed_int, default=[0], help="of training and generation; averaged")
@@ -59,6 +67,7 @@ def main(argv=None) -> None:
         raise UserError(f"no gesture '{unknown[0]}'; there are {', '.join(POSES)}")
     if len(set(args.gestures)) < len(args.gestures):
         raise UserError("--gestures: the same one twice")
+    check_model_path(args.pretrained_model_name_or_path, None, None)
 
     data = args.output_dir / "data"
     counts = ["--num", str(args.num), "--num_test", str(args.num_test), "--handedness", args.handedness]
@@ -67,7 +76,8 @@ def main(argv=None) -> None:
     make_dataset.main(arguments)
     further = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
     further += ["--compare", *args.compare] if args.compare else []
-    settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule)
+    model = args.pretrained_model_name_or_path
+    settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule, model)
     arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *further]
     arguments += ["--jobs", str(args.jobs)]
     say(f"\n$ python reproduce.py {shlex.join(arguments)}")
@@ -75,12 +85,14 @@ def main(argv=None) -> None:
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")
 
 
-def mini_arguments(output_dir: Path, data_root: Path, captioner: str, schedule: str) -> list[str]:
+def mini_arguments(
+    output_dir: Path, data_root: Path, captioner: str, schedule: str, model: str = str(MINI / "model")
+) -> list[str]:
     """The arguments of reproduce.py that belong to the miniature model."""
     train_args = TRAIN_ARGS.format(rate=RATES[schedule], schedule=schedule)
     return [
         *("--output_dir", str(output_dir), "--data_root", str(data_root), "--captioner", captioner),
-        *("--pretrained_model_name_or_path", str(MINI / "model"), "--feature_extractor", str(MINI / "features.pt")),
+        *("--pretrained_model_name_or_path", model, "--feature_extractor", str(MINI / "features.pt")),
         *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
         f"--imagic_args={IMAGIC_ARGS}",

@@ -21,7 +21,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     arguments += ["--ablate", "mu", "1", "--ablate", "without", "stage_2"]
     arguments += ["--compare", "finetuned_imagic", "lora", "--jobs", "1"]
     monkeypatch.setattr(demo, "IMAGIC_ARGS", "--embedding_steps 2 --finetune_steps 2")
-    monkeypatch.setattr(demo, "GENERATE_ARGS", demo.GENERATE_ARGS.replace("steps 20", "steps 4"))
+    monkeypatch.setattr(demo, "GENERATE_ARGS", demo.GENERATE_ARGS.replace("steps 10", "steps 4"))
     demo.main(arguments)
     output = capsys.readouterr().out
     for script in ("captioning/enrich", "cal_mean_feature", "train", "image_generation", "hand1000/imagic"):
@@ -86,6 +86,8 @@ def test_the_papers_comparison():
 def test_mistakes(tmp_path, capsys):
     message = error_of(demo.main, ["--output_dir", tmp_path, "--gestures", "wave"], capsys)
     assert message.startswith("no gesture 'wave'; there are call, dislike, fist")
+    message = error_of(demo.main, ["--output_dir", tmp_path, "--pretrained_model_name_or_path", tmp_path], capsys)
+    assert "not a diffusers folder (no model_index.json in it)" in message
     (tmp_path / "demo" / "data").mkdir(parents=True)
     (tmp_path / "demo" / "data" / "note.txt").write_text("mine")
     assert "holds 'note.txt' but no dataset.json" in error_of(demo.main, ["--output_dir", tmp_path / "demo"], capsys)
