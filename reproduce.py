@@ -7,7 +7,8 @@ with the same inputs is skipped, and a killed one resumes. What a script is give
 
 --compare adds the paper's comparison to the table: fine-tuned Stable Diffusion (`finetuned`), Imagic on top of both
 (`imagic`, `finetuned_imagic`), and Hand1000 by a LoRA of rank 16 (`lora`). Imagic trains on every picture, so it takes
-far longer than all the rest; `--imagic_args="--embedding_steps 50 --finetune_steps 100"` makes it shorter.
+far longer than all the rest; `--imagic_args="--embedding_steps 50 --finetune_steps 100"` makes it shorter. The LoRA is
+trained with --train_args and then --lora_args, such as a --finetune_lr of its own.
 
 --ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`, `--ablate
 captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning).
@@ -42,13 +43,23 @@ from hand1000.enrichment import check_phrase
 from hand1000.experiment import COMPARED, LAUNCHED, STAGES, Experiment, check_arguments, table_rows
 from hand1000.gestures import PHRASES
 
+PASSED_TO = {  # --caption_args and the like
+    "caption": "captioning/*.py",
+    "enrich": "captioning/enrich.py",
+    "train": "train.py",
+    "generate": "image_generation.py",
+    "imagic": "hand1000/imagic.py, beyond those of --generate_args",
+    "lora": "train.py for the row lora, beyond those of --train_args",
+}
+TRAINING = (
+    *("--gesture", "--data_root", "--captioner", "--output_dir", "--seed", "--fusion_seed", "--max_train_images"),
+    *("--pretrained_model_name_or_path", "--resume_from_checkpoint"),
+)
 OWNED = {  # options of the scripts that the plan sets by itself
     "caption": ("--gesture", "--data_root"),
     "enrich": ("--gesture", "--data_root", "--captioner", "--phrase"),
-    "train": (
-        *("--gesture", "--data_root", "--captioner", "--output_dir", "--seed", "--fusion_seed", "--max_train_images"),
-        *("--pretrained_model_name_or_path", "--resume_from_checkpoint"),
-    ),
+    "train": TRAINING,
+    "lora": TRAINING,
     "generate": (
         *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
         *("--prompt", "--feature_npy_path", "--pretrained_model_name_or_path"),
@@ -93,7 +104,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     attributes = "TorchScript file that finds a caption's attributes in a picture, see docs/metrics.md"
     add("--attribute_classifier", type=Path, help=attributes)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
-    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
+    add_experiment_options(parser, stages=STAGES, scripts=PASSED_TO, launched=LAUNCHED)
     return parser.parse_args(argv)
 
 
@@ -107,7 +118,7 @@ def main(argv=None) -> None:
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
     shared += "feature_extractor inception_weights clip_model attribute_classifier bootstrap num_workers".split()
     experiment = Experiment(
-        rows=table_rows(args.mu, args.captioner, args.ablate, args.compare),
+        rows=table_rows(args.mu, args.captioner, args.ablate, args.compare, args.lora_args),
         base_model=args.pretrained_model_name_or_path,
         further_args=further_args,
         **{name: getattr(args, name) for name in shared},

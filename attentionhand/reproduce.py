@@ -39,6 +39,7 @@ from core.runs.steps import print_plan
 
 STAGES = ("train", "generate", "evaluate", "report")
 LAUNCHED = {"train", "generate"}  # stages that can use several processes
+PASSED_TO = {"train": "attentionhand/train.py", "generate": "attentionhand/inference.py"}  # --train_args and the like
 OWNED = {  # options of the scripts that the plan sets by itself
     "train": (
         *("--data_dir", "--output_dir", "--pretrained_model_name_or_path", "--resolution", "--seed", "--control"),
@@ -69,7 +70,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
     add_extractor_options(parser)
     add("--num_workers", type=natural_int, help="processes that read photos and find hands (default: one per core)")
-    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
+    add_experiment_options(parser, stages=STAGES, scripts=PASSED_TO, launched=LAUNCHED)
     return parser.parse_args(argv)
 
 

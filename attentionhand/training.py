@@ -93,12 +93,12 @@ def training_step(
 def make_optimizer(
     parameters: Sequence[torch.nn.Parameter], lr: float, *, use_8bit_adam: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW as released, or bitsandbytes' 8-bit version of it."""
+    """AdamW as released, its arithmetic in one kernel, or bitsandbytes' 8-bit version of it."""
     if use_8bit_adam:
         from bitsandbytes.optim import AdamW8bit
 
         return AdamW8bit(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def share_gradients(accelerator: Accelerator, parameters: Sequence[torch.nn.Parameter]) -> None:

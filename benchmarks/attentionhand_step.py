@@ -68,7 +68,7 @@ def training_steps(
     from diffusers import ControlNetModel
 
     from attentionhand.text_attention import excite_views
-    from attentionhand.training import decoder_checkpointing
+    from attentionhand.training import decoder_checkpointing, make_optimizer
     from attentionhand.visual_attention import HINT_CHANNELS, NoisyView, view_loss
 
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def training_steps(
     stage = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS).to(device)
     if gradient_checkpointing:
         stage.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-5)
+    optimizer = make_optimizer(list(stage.parameters()), 1e-5)
     side = resolution // 8
     embeds = torch.randn(count, 77, unet.config.cross_attention_dim, device=device)
     timesteps = torch.randint(1000, (count,), device=device)

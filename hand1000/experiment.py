@@ -64,19 +64,24 @@ class Row(NamedTuple):
 
 
 def table_rows(
-    mu: float, captioner: str, ablations: Sequence[Sequence[str]], compared: Sequence[str] = ()
+    mu: float,
+    captioner: str,
+    ablations: Sequence[Sequence[str]],
+    compared: Sequence[str] = (),
+    lora_args: Sequence[str] = (),
 ) -> list[Row]:
     """The base model, Hand1000 as asked for, what it is compared with, and its ablations.
 
     Args:
         ablations: for each what is changed, then the values: ["Lambda", "0", "0.3"].
         compared: of `COMPARED`.
+        lora_args: of train.py, for the LoRA alone: a learning rate that suits all weights is too small for it.
 
     Raises:
         UserError: an ablation of something else, or the same one twice.
     """
     ours = Row("Hand1000", "hand1000", mu, captioner, "hand1000")
-    rows = [Row("base", "base", 1, captioner, None), ours, *(compared_row(ours, what) for what in compared)]
+    rows = [Row("base", "base", 1, captioner, None), ours, *(compared_row(ours, what, lora_args) for what in compared)]
     for what, *values in ablations:
         if not values:
             raise UserError(f"--ablate {what}: name the values")
@@ -86,13 +91,14 @@ def table_rows(
     return rows
 
 
-def compared_row(ours: Row, what: str) -> Row:
+def compared_row(ours: Row, what: str, lora_args: Sequence[str] = ()) -> Row:
     """A row of the paper's comparison: Stable Diffusion and fine-tuned Stable Diffusion, each with Imagic; and a LoRA.
 
     Fine-tuned Stable Diffusion is Hand1000 without the gesture: λ = μ = 1, with Stages II and III as they are.
     """
     if what == "lora":
-        return ours._replace(name="LoRA", folder=what, run=what, train_args=["--lora_rank", str(LORA_RANK)])
+        train_args = ["--lora_rank", str(LORA_RANK), *lora_args]
+        return ours._replace(name="LoRA", folder=what, run=what, train_args=train_args)
     finetuned = ablation(ours, "without", "fusion")._replace(name="fine-tuned", folder="finetuned")
     return {
         "finetuned": finetuned,

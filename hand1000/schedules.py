@@ -273,12 +273,12 @@ def prepared(unet: torch.nn.Module, params: Hyperparameters) -> torch.nn.Module:
 
 
 def unet_optimizer(weights: Sequence[torch.nn.Parameter], params: Hyperparameters) -> torch.optim.Optimizer:
-    """Adam (not AdamW) over all weights that Stage III trains, as released; on a GPU its arithmetic in one kernel."""
+    """Adam (not AdamW) over all weights that Stage III trains, as released, its arithmetic in one kernel."""
     if params.use_8bit_adam:
         from bitsandbytes.optim import Adam8bit
 
         return Adam8bit(weights, lr=params.finetune_lr)
-    return torch.optim.Adam(weights, lr=params.finetune_lr, fused=weights[0].is_cuda)
+    return torch.optim.Adam(weights, lr=params.finetune_lr, fused=True)
 
 
 def begin_anew(optimizer: torch.optim.Optimizer, params: Hyperparameters) -> None:

@@ -32,6 +32,8 @@ TRAIN_ARGS = f"--resolution 64 --noise_offset {NOISE_OFFSET} --finetune_lr {{rat
 RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
 # 500 and 1,000 steps for every picture, as Imagic's notebook takes, would be hours; a higher rate makes up for fewer.
 IMAGIC_ARGS = f"--noise_offset {NOISE_OFFSET} --embedding_steps 20 --finetune_steps 40 --finetune_lr 1e-4"
+# A LoRA hardly learns at the rate, and in the steps, that suit all weights.
+LORA_ARGS = "--finetune_lr 2e-3 --finetune_steps 120"
 GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 10 --batch_size 32"
 
 
@@ -96,6 +98,7 @@ def mini_arguments(
         *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
         f"--imagic_args={IMAGIC_ARGS}",
+        f"--lora_args={LORA_ARGS}",
     ]
 
 

@@ -21,6 +21,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     arguments += ["--ablate", "mu", "1", "--ablate", "without", "stage_2"]
     arguments += ["--compare", "finetuned_imagic", "lora", "--jobs", "1"]
     monkeypatch.setattr(demo, "IMAGIC_ARGS", "--embedding_steps 2 --finetune_steps 2")
+    monkeypatch.setattr(demo, "LORA_ARGS", "--finetune_lr 2e-3 --finetune_steps 3")
     monkeypatch.setattr(demo, "GENERATE_ARGS", demo.GENERATE_ARGS.replace("steps 10", "steps 4"))
     demo.main(arguments)
     output = capsys.readouterr().out
@@ -48,6 +49,9 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     assert [cell["row"] for cell in content["results"]] == names
     assert all(cell["images"] == 10 for cell in content["results"])
     assert content["stages"]["call/seed_0/hand1000/train"]["peak_memory_gb"]["process"] > 0.1
+    runs = [tmp_path / "call" / "seed_0" / row / "run" / "hand1000.json" for row in ("hand1000", "lora")]
+    rates = [json.loads(run.read_text())["settings"]["finetune_lr"] for run in runs]
+    assert rates == [2e-4, 2e-3]  # --lora_args reach the LoRA alone
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page.replace("http-equiv", "")
 
@@ -80,6 +84,8 @@ def test_the_papers_comparison():
     assert (both.run, both.mu, both.imagic) == ("Lambda_1", 0.7, True)
     assert finetuned.train_args == both.train_args == ["--Lambda", "1"]
     assert (lora.run, lora.mu, lora.train_args) == ("lora", ours.mu, ["--lora_rank", "16"])
+    rows = table_rows(0.7, "BLIP2", [], ["finetuned", "lora"], lora_args=["--finetune_lr", "1e-2"])
+    assert [row.train_args for row in rows[2:]] == [["--Lambda", "1"], ["--lora_rank", "16", "--finetune_lr", "1e-2"]]
     assert not base.imagic and len({row.folder for row in (base, ours, imagic, finetuned, both, lora)}) == 6
 
 

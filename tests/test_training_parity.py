@@ -1,5 +1,6 @@
 """train.py computes what the released code computes, and what the paper describes, to float rounding."""
 
+import importlib.util
 import json
 import sys
 import types
@@ -189,14 +190,17 @@ def test_8bit_adam_is_bitsandbytes(data_root, tiny_model, monkeypatch):
 
     class Adam8bit(torch.optim.Adam):
         def __init__(self, parameters, lr):
-            super().__init__(parameters, lr=lr)
+            super().__init__(parameters, lr=lr, fused=True)
             made.append(lr)
 
     module = types.ModuleType("bitsandbytes.optim")
     module.Adam8bit = Adam8bit
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: name == "bitsandbytes" or find_spec(name, *more)
+    )
     train.main(train_args(data_root, tiny_model, *SHORT, "--use_8bit_adam"))
     train.main(train_args(data_root, tiny_model, *SHORT, "--output_dir", data_root / "torch"))
     assert made == [1e-4]

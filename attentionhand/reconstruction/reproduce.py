@@ -26,6 +26,11 @@ from core.runs.steps import print_plan
 
 STAGES = ("prompts", "train_generator", "draw", "export", "train", "evaluate", "report")
 LAUNCHED = {"train_generator", "draw", "train"}  # stages that can use several processes
+PASSED_TO = {  # --train_args and the like
+    "train": "attentionhand/train.py",
+    "draw": "attentionhand/inference.py",
+    "reconstruction": "attentionhand/reconstruction/train.py",
+}
 OWNED = {  # options of the scripts that the experiment sets by itself
     "train": (
         *("--data_dir", "--output_dir", "--no_tas", "--local_view", "--resolution"),
@@ -62,7 +67,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=seed_int, default=[0, 1, 2], help="of the reconstruction networks; averaged")
     add("--generators", nargs="+", help="only these of base, controlnet, without_tas, with_tas (default: all)")
     add("--bootstrap", type=resamples, default=1000, help="resamples of the 95 %% intervals")
-    add_experiment_options(parser, stages=STAGES, scripts=OWNED, launched=LAUNCHED)
+    add_experiment_options(parser, stages=STAGES, scripts=PASSED_TO, launched=LAUNCHED)
     return parser.parse_args(argv)
 
 

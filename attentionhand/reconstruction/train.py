@@ -120,7 +120,9 @@ def main(argv=None) -> None:
 
         torch.manual_seed(args.seed)  # of the first weights; everything else has generators of its own
         network = new_network(args.backbone, imagenet=args.imagenet).to(accelerator.device).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=args.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+        )
         model, optimizer = accelerator.prepare(network, optimizer)
         start, losses = 0, list[list]()
         if checkpoint:

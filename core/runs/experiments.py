@@ -14,13 +14,17 @@ from core.runs.steps import Step, run_step, script_functions, time_taken
 
 
 def add_experiment_options(
-    parser: argparse.ArgumentParser, *, stages: Sequence[str], scripts: Collection[str], launched: Collection[str]
+    parser: argparse.ArgumentParser, *, stages: Sequence[str], scripts: Mapping[str, str], launched: Collection[str]
 ) -> None:
-    """Which stages to run and how: `{script}_args` of each script, `launcher`, `jobs`, `stages`, `dry_run`."""
+    """Which stages to run and how: `{name}_args`, `launcher`, `jobs`, `stages`, `dry_run`.
+
+    Args:
+        scripts: for each `{name}_args`, the script that is given them.
+        launched: the stages that `launcher` starts.
+    """
     add = parser.add_argument
-    for script in scripts:
-        further = f"further arguments for the script of the stage {script}"
-        add(f"--{script}_args", type=shlex.split, default=[], metavar="TEXT", help=further)
+    for name, script in scripts.items():
+        add(f"--{name}_args", type=shlex.split, default=[], metavar="TEXT", help=f"further arguments of {script}")
     several = ", ".join(stage for stage in stages if stage in launched)
     launcher = f'starts the stages {several}, such as "accelerate launch --num_processes 2"'
     add("--launcher", type=shlex.split, metavar="TEXT", help=launcher)
