@@ -48,70 +48,93 @@ ARTICLE = r"(?:a|an|the|his|her|their|its|my|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
 # No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
-WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|of|left|right|other|open|closed|raised|outstretched|index|ring|little|pinky) )*"
+WHICH = r"(?:all|of|and|left|right|other|open|closed|raised|outstretched|index|middle|ring|little|pinky)"
+WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|{WHICH}) )*"
 PART = (
-    r"(?:(?:middle )?fingers?|thumbs?|palms?|pinky|pinkies|hands?)"
+    r"(?:fingers?|thumbs?|palms?|pinky|pinkies|hands?|fists?)"
     r"(?: and (?:[a-z]+ )?(?:fingers?|thumbs?|pinky|pinkie|pinkies)(?! (?:finger|thumb))s?)?"
 )
-UP = r"(?:up|out|down|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
+UP = (
+    r"(?:(?:(?:pointing )?(?:up|out|down)|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
+    r"|in the air)"
+)
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
-BY_HAND = rf"(?: (?:with|using|by) {WHOSE}(?:hands?|fingers?)(?! gesture))?"
+LIPS = rf"(?: (?:on|to|over|across|in front of) {WHOSE}(?:lips?|mouth))"
+BY_HAND = rf"(?: (?:with|using|by|on) {WHOSE}{PART}(?! gesture| facing)(?: {UP})?{LIPS}?)?"
 SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
+IN_A_SIGN = rf"(?: (?:in|into|forming|making) {A}(?:[\w-]+ ){{0,2}}(?:{SIGN}|shape))"
 DO = (
-    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present)ing(?: up| out)?"
-    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?)"
-    r"(?: (?:each other|him|her|them|someone|us)(?= (?:a|an|the|high) ))?"
+    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present|signall?)ing(?: up| out)?"
+    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?"
+    r"|to (?:give|make|show|do|form|sign))"
+    r"(?: (?:each other|him|her|them|someone|us|the camera|the viewer)(?= (?:a|an|the|high|two) ))?"
 )
 HOLD = r"(?:(?:holding|holds|sticking|sticks|putting|puts) (?:up|out)|holding|holds|with)"
 RAISE = (
-    r"(?:raising|raises|lifting|lifts|waving|waves|crossing|crosses|extending|extends|snapping|clapping|wiggling"
-    r"|(?:holding|holds|sticking|sticks|putting|puts|throwing|throws) (?:up|out))"
+    r"(?:(?:rais|lift|turn|pump|clench|cross|extend)ing|raises|lifts|turns|pumps|clenches|crosses|extends"
+    r"|snapping|clapping|wiggling|(?:holding|holds|sticking|sticks|putting|puts|throwing|throws) (?:up|out))"
 )
-SHAPE = r"(?:heart|circle|gun|phone call|v|o|c|l|x)"
+SHAPE = (
+    r"(?:heart|circle|ring|hole|zero|triangle|square|pistol|gun|(?:tele)?phone(?: call)?|(?:bunny|rabbit)(?: ears)?"
+    r"|(?:letter )?[a-z])"
+)
+QUOTE = "['\"‘’“”]"
+INVERTED = r"(?:inverted|reversed?|upside[- ]down|backwards?)"
+ROCK_AND_ROLL = r"rock(?: and |-and-| n | 'n' |-n-| & )roll"
 # SURE: names that mean a hand wherever they stand; UNSURE: only after a verb ("making a stop sign").
 KIND = (
-    rf"(?:peace|victory|ok|okay|shaka|devil|horns?|hang loose|i love you|rock(?:(?: and |-and-| n | 'n' |-n-| & )roll)?"
-    rf"|rock on|metal|call me|(?:tele)?phone(?: call)?|stop|heart|gun|silence|mute|shh|quiet|number {COUNT}|{COUNT}|v|x"
-    rf"|pointing|thumbs? (?:up|down)|open palm|palm|fist|good luck|rude|funny|friendly|strange|inverted|vulcan)"
+    rf"(?:peace|victory|(?:a ?- ?)?ok|okay|shaka|devil|horns?|hang loose|i love you"
+    rf"|{ROCK_AND_ROLL}|rock on|rock|(?:heavy )?metal|call me|(?:tele)?phone(?: call)?|stop|heart|gun"
+    rf"|silence|mute|shh|s?hush|quiet|number {COUNT}|{COUNT}|v|x|{INVERTED}"
+    rf"|pointing|thumbs? (?:up|down)|open palm|palm|fist|good luck|rude|funny|friendly|strange|vulcan)"
 )
 SURE = (
-    rf"(?:{WHOSE}(?:double )?thumbs?(?: is| are)?(?: ?- ?| )(?:up|down|sideways)(?: {SIGN})?"
-    rf"|(?:inverted |reversed? )?['\"‘“]?(?:peace|victory|v|ok|okay|shaka|devil|horns|hang loose|i love you|shh)"
-    rf"['\"’”]?[ -]{SIGN}"
-    rf"|(?:rock(?: and |-and-| n | 'n' |-n-| & )roll|rock on|devil horns?|metal|call me|vulcan) {SIGN}"
+    rf"(?:{WHOSE}(?:(?:double|big|huge) )?thumbs?(?: is| are)?(?: ?- ?| )(?:up|down|sideways)(?: {SIGN})?"
+    rf"|(?:{INVERTED} )?{QUOTE}?(?:peace|victory|v|(?:a ?- ?)?ok|okay|shaka|devil|horns|hang loose|i love you"
+    rf"|shh|call me){QUOTE}?[ -]{SIGN}"
+    rf"|(?:{ROCK_AND_ROLL}|rock on|devil horns?|(?:heavy )?metal|vulcan) {SIGN}"
     rf"|(?:tele)?phone(?: call)? {SIGN}"
     rf"|(?:finger guns?|high[ -]fives?|folded hands|crossed fingers|shaka)(?: {SIGN})?"
     rf"|(?:{KIND} )*hand (?:signs?|gestures?|symbols?|signals?)"
-    rf"|(?:(?:clenched|raised|closed|tight) )*fists?|open palms?|raised (?:hand|finger|thumb|palm)s?"
+    rf"|(?:(?:clenched|raised|closed|tight) )*fists?(?: {UP})?|open palms?|raised (?:hand|finger|thumb|palm)s?"
     rf"|{WHOSE}palms? facing (?:the )?(?:camera|viewer|out|up|forwards?)"
-    rf"|{WHOSE}fingers? (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
+    rf"|{WHOSE}(?:fingers?|thumbs?) (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
 )
 UNSURE = (
-    rf"(?:(?:[\w-]+ ){{0,2}}(?:gestures?|sign language)"
-    rf"|(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|number {COUNT}|{COUNT}|x) {SIGN}"
-    rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}(?:hands?|fingers?)|signs? of (?:the )?\w+"
+    rf"(?:(?:{QUOTE}?[\w-]+{QUOTE}? ){{0,2}}(?:gestures?|sign language)"
+    rf"|{QUOTE}?(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|s?hush|number {COUNT}|{COUNT}|x"
+    rf"|like|love|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang){QUOTE}? {SIGN}"
+    rf"|(?:[\w-]+ ){{1,2}}{SIGN}(?= (?:with|using) {WHOSE}{PART})"
+    rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}{PART}|signs? of (?:the )?\w+"
+    rf"|v for victory|(?:devil(?:'?s)? )?horns|{COUNT}[ -]fingers? {SIGN}|(?:bunny|rabbit) ears|fist bumps?"
     rf"|(?:number )?{COUNT}(?= with|$)|number {COUNT}|time[- ]?out|middle finger|open hands?"
-    r"|(?:heart|peace|horns|ok|okay|victory)(?= with| using|$))"
+    r"|(?:heart|peace|ok|okay|victory|stop|hello)(?= with| using|$))"
 )
 NO_HAND = (
     r"(?! (?:necklace|t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap|tattoo|sticker|poster|earring|logo|emoji"
-    r"|tree|bump|fight)s?\b| on (?:it|the|a|her|his|their|its)\b)"
+    r"|tree|bump|fight)s?\b| on it\b)"
 )
+NO_PRINT = r"(?! on (?:the|a|her|his|their|its)\b)"  # of a sign that nobody is said to make
 PATTERNS = (
-    rf"(?:(?:{DO}|{HOLD}) )?{A}{SURE}\b{NO_HAND}{BY_HAND}",
+    rf"{DO} {A}{SURE}\b{NO_HAND}{BY_HAND}",
+    rf"(?:{HOLD} )?{A}{SURE}\b{NO_HAND}{NO_PRINT}{BY_HAND}",
     rf"{DO} {A}{UNSURE}\b{NO_HAND}{BY_HAND}",
     rf"(?:holding|holds) (?:up|out) {A}(?:number {COUNT}|middle finger)\b{BY_HAND}",
-    rf"{RAISE} {WHOSE}{PART}(?: {UP})?{BY_HAND}",
-    rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}",
-    rf"(?:showing|shows) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?",
-    rf"with {COUNT} fingers?",
+    rf"{RAISE} {WHOSE}{PART}(?: {UP})?(?:{IN_A_SIGN}|{LIPS}| to say (?:hello|hi|stop|no|goodbye|bye)|{BY_HAND})",
+    rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{NO_HAND}"
+    rf"(?:{IN_A_SIGN}|{LIPS})?",
+    rf"(?:holding|holds|with|has|having) {WHOSE}{PART}{IN_A_SIGN}",
+    rf"(?:showing|shows|to show) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
+    rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?",
+    rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers",
     rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",
-    rf"(?:with|putting|puts|holding|holds|placing) {WHOSE}fingers? (?:on|to|over|in front of) {WHOSE}(?:lips?|mouth)",
-    rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:up|down|forward|sideways|upwards?))?"
+    rf"(?:with|putting|puts|holding|holds|placing|pressing|presses) {WHOSE}fingers?{LIPS}",
+    rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:up|down|forward|sideways|upwards?|in the air))?"
     rf"(?: (?:at|to|towards?) {WHOSE}\w+)?{BY_HAND}",
-    rf"waving(?: (?:{AT}|goodbye|hello))?(?! (?:a|an|the|his|her|their|two) )",
-    rf"(?:waves|points) {AT}",
-    rf"(?:saluting|gesturing|giving the finger|flipping (?:off|the bird))(?: {AT})?",
+    rf"waving(?: {WHOSE}hands?)?(?: (?:{AT}|goodbye|hello|in the air))?(?! (?:a|an|the|his|her|their|two) )",
+    rf"waves {WHOSE}hands?(?: {AT}| in the air)?|(?:waves|points) {AT}",
+    rf"(?:saluting|gesturing(?: (?:stop|hello|ok|yes|no|for \w+))?)(?: {AT})?{BY_HAND}",
+    rf"(?:giving the finger|flipping (?:off|the bird))(?: {AT})?",
 )
 # The project's own phrases come first: a shorter pattern would take only a part of one.
 OWN = "|".join(re.escape(phrase) for phrase in sorted(PHRASES.values(), key=len, reverse=True))
@@ -127,12 +150,12 @@ OTHER = r"(?! (?:case|booth|number|card|stick|charger|cord|app|screen|an?|the|hi
 PERSON = r"(?:(?<=man )|(?<=men )|(?<=boy )|(?<=girl )|(?<=lady )|(?<=person )|(?<=people )|(?<=is )|(?<=are ))"
 ORDINARY_WORDS = {
     "call": (
-        r"(?:talking|speaking|chatting|listening|calling)(?: to (?:someone|somebody|a friend))?"
-        rf" (?:on|over|into|with) {PHONE}"
+        r"(?:(?:pretending to (?:be )?)?(?:talk|speak|chatt|listen|call)(?:ing)?(?: to (?:someone|somebody|a friend))?"
+        rf" (?:on|over|into|with) {PHONE}{BY_HAND}|pretending to be on {PHONE})"
         rf"|(?:making|taking|having|answering) {BELONGING} (?:tele)?(?:phone )?(?:call|conversation)(?! me| {SIGN})"
         rf"(?: on {PHONE})?{BY_HAND}"
         rf"|(?:making|taking) phone calls?(?! me| {SIGN})|answering {PHONE}"
-        rf"|(?:calling|phoning)(?: someone| somebody)?{OTHER}"
+        rf"|(?:calling|phoning)(?: someone| somebody)?{OTHER}{BY_HAND}"
         rf"|(?:holding|with|puts?|putting|has|having) {PHONE} {TO} (?:ear|head|face|mouth|cheek)s?"
         rf"|(?:holding|with|puts?|putting|has|having) {BELONGING} hands? {TO} ears?"
         rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?{OTHER}|{PERSON}on {PHONE}{OTHER}"
@@ -143,7 +166,8 @@ ORDINARY_WORDS = {
     ),
     "stop": rf"(?:telling|asking) {ANYONE} to stop|saying (?:stop|no)",
     "palm": (
-        rf"(?:showing|shows) the palms? of {BELONGING} hands?|saying (?:hello|hi|stop)|greeting(?: someone)?{OTHER}"
+        rf"(?:showing|shows) the palms? of {BELONGING} hands?|(?:saying|says) (?:hello|hi|stop){BY_HAND}"
+        rf"|greeting(?: someone)?{OTHER}"
     ),
     "like": r"hitch-?hiking",
     "holy": rf"praying|with {BELONGING} hands (?:clasped|together|folded)(?: in prayer)?|in prayer",
