@@ -59,7 +59,7 @@ OWNED = {  # options of the scripts that the plan sets by itself
     "caption": ("--gesture", "--data_root"),
     "enrich": ("--gesture", "--data_root", "--captioner", "--phrase"),
     "train": TRAINING,
-    "lora": TRAINING,
+    "lora": (*TRAINING, "--lora_rank", "--resolution"),
     "generate": (
         *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
         *("--prompt", "--feature_npy_path", "--pretrained_model_name_or_path"),
@@ -145,6 +145,9 @@ def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before the first step runs."""
     if args.phrase and len(args.gestures) > 1:
         raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
+    for option, rows in {"imagic": {"imagic", "finetuned_imagic"}, "lora": {"lora"}}.items():
+        if getattr(args, f"{option}_args") and not rows & set(args.compare):
+            raise UserError(f"--{option}_args: the table has no such row; add --compare {option}")
     for gesture in args.gestures:
         check_phrase(args.phrase or PHRASES.get(gesture), gesture)
 

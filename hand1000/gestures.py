@@ -48,7 +48,8 @@ ARTICLE = r"(?:a|an|the|his|her|their|its|my|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
 # No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
-WHICH = r"(?:all|of|and|left|right|other|open|closed|raised|outstretched|index|middle|ring|little|pinky)"
+SIDE = r"(?:left|right|index|middle|ring|little|pinky)"
+WHICH = rf"(?:all|of|other|open|closed|raised|outstretched|{SIDE}(?: and {SIDE})?)"
 WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|{WHICH}) )*"
 PART = (
     r"(?:fingers?|thumbs?|palms?|pinky|pinkies|hands?|fists?)"
@@ -60,24 +61,26 @@ UP = (
 )
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
 LIPS = rf"(?: (?:on|to|over|across|in front of) {WHOSE}(?:lips?|mouth))"
-BY_HAND = rf"(?: (?:with|using|by|on) {WHOSE}{PART}(?! gesture| facing)(?: {UP})?{LIPS}?)?"
+FREE = r"(?! (?:gesture|facing|full|trees?|lea(?:f|ves)|(?:in|on|at) (?:his|her|their|its|my))\b)"  # of anything else
+BY_HAND = (
+    rf"(?: (?:with|using|by) {WHOSE}{PART}(?:{LIPS}| {UP}|{FREE})"
+    rf"| on (?:his|her|their|one|both) (?:{SIDE} )?hands?)?"
+)
 SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
-IN_A_SIGN = rf"(?: (?:in|into|forming|making) {A}(?:[\w-]+ ){{0,2}}(?:{SIGN}|shape))"
+IN_A_SIGN = rf"(?: (?:in|into|forming) (?:a|an|the) (?:[\w-]+ ){{0,2}}(?:{SIGN}|shape))"
+TO_SAY = rf"(?: to (?:say (?:hello|hi|stop|no|goodbye|bye)|show {WHOSE}{PART}))"
 DO = (
-    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present|signall?)ing(?: up| out)?"
-    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?"
-    r"|to (?:give|make|show|do|form|sign))"
+    r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present)ing(?: up| out)?"
+    r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?)"
     r"(?: (?:each other|him|her|them|someone|us|the camera|the viewer)(?= (?:a|an|the|high|two) ))?"
 )
 HOLD = r"(?:(?:holding|holds|sticking|sticks|putting|puts) (?:up|out)|holding|holds|with)"
 RAISE = (
-    r"(?:(?:rais|lift|turn|pump|clench|cross|extend)ing|raises|lifts|turns|pumps|clenches|crosses|extends"
+    r"(?:(?:rais|lift|pump|clench|cross|extend)ing|raises|lifts|pumps|clenches|crosses|extends"
     r"|snapping|clapping|wiggling|(?:holding|holds|sticking|sticks|putting|puts|throwing|throws) (?:up|out))"
 )
-SHAPE = (
-    r"(?:heart|circle|ring|hole|zero|triangle|square|pistol|gun|(?:tele)?phone(?: call)?|(?:bunny|rabbit)(?: ears)?"
-    r"|(?:letter )?[a-z])"
-)
+SHAPE = r"(?:heart|circle|zero|pistol|gun|phone call|(?:bunny|rabbit)(?: ears)?|(?:letter )?[a-z])"
+THING = r"(?:(?:tele)?phone|ring|hole|triangle|square)"  # a shape only where hands make it
 QUOTE = "['\"‘’“”]"
 INVERTED = r"(?:inverted|reversed?|upside[- ]down|backwards?)"
 ROCK_AND_ROLL = r"rock(?: and |-and-| n | 'n' |-n-| & )roll"
@@ -103,37 +106,42 @@ SURE = (
 UNSURE = (
     rf"(?:(?:{QUOTE}?[\w-]+{QUOTE}? ){{0,2}}(?:gestures?|sign language)"
     rf"|{QUOTE}?(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|s?hush|number {COUNT}|{COUNT}|x"
-    rf"|like|love|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang){QUOTE}? {SIGN}"
-    rf"|(?:[\w-]+ ){{1,2}}{SIGN}(?= (?:with|using) {WHOSE}{PART})"
+    rf"|like|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang){QUOTE}? {SIGN}"
+    rf"|(?:[\w-]+ ){{1,2}}{SIGN}(?= (?:with|using) (?:his|her|their|one|the) (?:{SIDE} )?(?:hand|finger|fingers)\b)"
     rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}{PART}|signs? of (?:the )?\w+"
-    rf"|v for victory|(?:devil(?:'?s)? )?horns|{COUNT}[ -]fingers? {SIGN}|(?:bunny|rabbit) ears|fist bumps?"
+    rf"|v for victory|(?<!its )(?:devil(?:'?s)? )?horns|{COUNT}[ -]fingers? {SIGN}|(?:bunny|rabbit) ears|fist bumps?"
     rf"|(?:number )?{COUNT}(?= with|$)|number {COUNT}|time[- ]?out|middle finger|open hands?"
-    r"|(?:heart|peace|ok|okay|victory|stop|hello)(?= with| using|$))"
+    r"|(?:heart|peace|ok|okay|victory)(?= with| using|$))"
 )
 NO_HAND = (
     r"(?! (?:necklace|t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap|tattoo|sticker|poster|earring|logo|emoji"
-    r"|tree|bump|fight)s?\b| on it\b)"
+    r"|tree|bump|fight|headband)s?\b| on (?:it|(?:the|a|her|his|their|its) (?:front|back|side|wall|pole|post|screen"
+    r"|shirt|t-?shirt|chest|hat|cap|door|window|building|flag|banner|card))\b)"
 )
 NO_PRINT = r"(?! on (?:the|a|her|his|their|its)\b)"  # of a sign that nobody is said to make
 PATTERNS = (
     rf"{DO} {A}{SURE}\b{NO_HAND}{BY_HAND}",
     rf"(?:{HOLD} )?{A}{SURE}\b{NO_HAND}{NO_PRINT}{BY_HAND}",
     rf"{DO} {A}{UNSURE}\b{NO_HAND}{BY_HAND}",
+    rf"(?:making|makes|forming|forms) {A}{THING}(?: shape)? (?:with|using) {WHOSE}{PART}",
+    rf"(?:turning|turns) {WHOSE}thumbs? (?:up|down)",
     rf"(?:holding|holds) (?:up|out) {A}(?:number {COUNT}|middle finger)\b{BY_HAND}",
-    rf"{RAISE} {WHOSE}{PART}(?: {UP})?(?:{IN_A_SIGN}|{LIPS}| to say (?:hello|hi|stop|no|goodbye|bye)|{BY_HAND})",
+    rf"{RAISE} {WHOSE}{PART}(?: {UP})?(?:{IN_A_SIGN}|{LIPS}|{TO_SAY}|{BY_HAND})",
     rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{NO_HAND}"
     rf"(?:{IN_A_SIGN}|{LIPS})?",
     rf"(?:holding|holds|with|has|having) {WHOSE}{PART}{IN_A_SIGN}",
-    rf"(?:showing|shows|to show) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
-    rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?",
-    rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers",
+    rf"(?:showing|shows) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
+    rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?{NO_HAND}",
+    rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers(?: and toes)?",
     rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",
     rf"(?:with|putting|puts|holding|holds|placing|pressing|presses) {WHOSE}fingers?{LIPS}",
     rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:up|down|forward|sideways|upwards?|in the air))?"
     rf"(?: (?:at|to|towards?) {WHOSE}\w+)?{BY_HAND}",
-    rf"waving(?: {WHOSE}hands?)?(?: (?:{AT}|goodbye|hello|in the air))?(?! (?:a|an|the|his|her|their|two) )",
-    rf"waves {WHOSE}hands?(?: {AT}| in the air)?|(?:waves|points) {AT}",
-    rf"(?:saluting|gesturing(?: (?:stop|hello|ok|yes|no|for \w+))?)(?: {AT})?{BY_HAND}",
+    rf"waving(?: {WHOSE}(?:hands?|fingers?))?(?: (?:{AT}|goodbye|hello|in the air))?"
+    r"(?! (?:a|an|the|his|her|their|two) )",
+    rf"waves {WHOSE}(?:hands?|fingers?)(?: {AT}| in the air)?|(?:waves|points) {AT}",
+    rf"(?:(?:gesturing|signall?ing)(?: for)? (?:stop|hello|ok|yes|no|silence|quiet|help|attention)|saluting|gesturing)"
+    rf"(?: {AT})?{BY_HAND}",
     rf"(?:giving the finger|flipping (?:off|the bird))(?: {AT})?",
 )
 # The project's own phrases come first: a shorter pattern would take only a part of one.
@@ -150,8 +158,8 @@ OTHER = r"(?! (?:case|booth|number|card|stick|charger|cord|app|screen|an?|the|hi
 PERSON = r"(?:(?<=man )|(?<=men )|(?<=boy )|(?<=girl )|(?<=lady )|(?<=person )|(?<=people )|(?<=is )|(?<=are ))"
 ORDINARY_WORDS = {
     "call": (
-        r"(?:(?:pretending to (?:be )?)?(?:talk|speak|chatt|listen|call)(?:ing)?(?: to (?:someone|somebody|a friend))?"
-        rf" (?:on|over|into|with) {PHONE}{BY_HAND}|pretending to be on {PHONE})"
+        r"(?:(?:talk|speak|chatt|listen|call)ing|pretending to (?:talk|speak|listen|call|be|be talking))"
+        rf"(?: to (?:someone|somebody|a friend))? (?:on|over|into|with) {PHONE}{BY_HAND}"
         rf"|(?:making|taking|having|answering) {BELONGING} (?:tele)?(?:phone )?(?:call|conversation)(?! me| {SIGN})"
         rf"(?: on {PHONE})?{BY_HAND}"
         rf"|(?:making|taking) phone calls?(?! me| {SIGN})|answering {PHONE}"

@@ -32,8 +32,11 @@ TRAIN_ARGS = f"--resolution 64 --noise_offset {NOISE_OFFSET} --finetune_lr {{rat
 RATES = {"staged": "2e-4 --train_batch_size 4 --finetune_steps 40", "interleaved": "3e-5"}
 # 500 and 1,000 steps for every picture, as Imagic's notebook takes, would be hours; a higher rate makes up for fewer.
 IMAGIC_ARGS = f"--noise_offset {NOISE_OFFSET} --embedding_steps 20 --finetune_steps 40 --finetune_lr 1e-4"
-# A LoRA hardly learns at the rate, and in the steps, that suit all weights.
-LORA_ARGS = "--finetune_lr 2e-3 --finetune_steps 120"
+# A LoRA hardly learns at the rate, and in the steps, that suit all weights: ten times the one, three times the other.
+LORA_ARGS = {
+    "staged": "--finetune_lr 2e-3 --finetune_steps 120",
+    "interleaved": "--finetune_lr 3e-4 --finetune_steps 60",
+}
 GENERATE_ARGS = "--image_size 0 --vary_seed --num_inference_steps 10 --batch_size 32"
 
 
@@ -77,7 +80,12 @@ def main(argv=None) -> None:
     say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
     make_dataset.main(arguments)
     further = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
-    further += ["--compare", *args.compare] if args.compare else []
+    if args.compare:
+        further += ["--compare", *args.compare]
+    if {"imagic", "finetuned_imagic"} & set(args.compare):
+        further.append(f"--imagic_args={IMAGIC_ARGS}")
+    if "lora" in args.compare:
+        further.append(f"--lora_args={LORA_ARGS[args.schedule]}")
     model = args.pretrained_model_name_or_path
     settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule, model)
     arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *further]
@@ -97,8 +105,6 @@ def mini_arguments(
         *("--pretrained_model_name_or_path", model, "--feature_extractor", str(MINI / "features.pt")),
         *("--attribute_classifier", str(MINI / "attributes.pt")),
         *("--enrich_args=--backend rule", f"--train_args={train_args}", f"--generate_args={GENERATE_ARGS}"),
-        f"--imagic_args={IMAGIC_ARGS}",
-        f"--lora_args={LORA_ARGS}",
     ]
 
 

@@ -13,8 +13,9 @@ from conftest import TWO_PROCESSES, error_of, files_under, pixels, run_script, s
 
 from attentionhand import checkpoints, evaluate, inference, train, training
 from attentionhand.visual_attention import new_stage
+from core.diffusion.checkpoints import load_step_checkpoint, save_step_checkpoint
 from core.runs.errors import UserError
-from core.runs.run import Run, warn_of_small_disk
+from core.runs.run import Run, warn_of_small_disk, write_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EVERY_STEP = ("--checkpointing_steps", 1)
@@ -381,3 +382,41 @@ def test_batches_and_processes_draw_the_same_pictures(
     assert "texts.txt: 1 line for 6 labels; one each, or pass --every" in error_of(
         inference.main, [part for part in arguments("six") if part != "--every"], capsys
     )
+
+
+def test_a_checkpoint_of_an_optimiser_that_was_not_fused_resumes_fused(tmp_path):
+    """fp16's scaler hands a fused optimiser what another one refuses."""
+
+    def optimiser_of(model: torch.nn.Module) -> torch.optim.Optimizer:
+        return training.make_optimizer(list(model.parameters()), 1e-2)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    first = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(first.parameters(), lr=1e-2)  # as an earlier version made it
+    step(first, optimizer)
+    run = Run(tmp_path / "run.json", {}, what="training")
+    run.begin()
+
+    def write(folder: Path) -> None:
+        torch.save(first.state_dict(), folder / "weights.pt")
+        write_losses(folder / "losses.csv", ("loss",), [[1.0]])
+
+    save_step_checkpoint(run, 1, write, optimizer=optimizer, scaler=None, size=100, keep=1)
+    second = torch.nn.Linear(3, 2)
+    resumed = optimiser_of(second)
+    done, _ = load_step_checkpoint(
+        run,
+        run.checkpoint_to_resume("latest"),
+        lambda folder: second.load_state_dict(torch.load(folder / "weights.pt", weights_only=True)),
+        optimizer=resumed,
+        scaler=None,
+        columns=("loss",),
+    )
+    assert done == 1 and resumed.param_groups[0]["fused"]
+    for model, of in ((first, optimizer), (second, resumed)):
+        step(model, of)
+    torch.testing.assert_close(first.state_dict(), second.state_dict())

@@ -21,7 +21,7 @@ def test_demo_from_nothing_to_the_table(tmp_path, capsys, monkeypatch):
     arguments += ["--ablate", "mu", "1", "--ablate", "without", "stage_2"]
     arguments += ["--compare", "finetuned_imagic", "lora", "--jobs", "1"]
     monkeypatch.setattr(demo, "IMAGIC_ARGS", "--embedding_steps 2 --finetune_steps 2")
-    monkeypatch.setattr(demo, "LORA_ARGS", "--finetune_lr 2e-3 --finetune_steps 3")
+    monkeypatch.setitem(demo.LORA_ARGS, "staged", "--finetune_lr 2e-3 --finetune_steps 3")
     monkeypatch.setattr(demo, "GENERATE_ARGS", demo.GENERATE_ARGS.replace("steps 10", "steps 4"))
     demo.main(arguments)
     output = capsys.readouterr().out
@@ -115,6 +115,7 @@ def test_mistakes(tmp_path, capsys):
     assert "the stages are select,caption" in of("--stages", "cook")
     owned = of("--train_args=--output_dir elsewhere")
     assert owned == "--train_args: --output_dir is set by the experiment itself"
+    assert of("--lora_args=--finetune_lr 1e-3") == "--lora_args: the table has no such row; add --compare lora"
     assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)

@@ -77,7 +77,11 @@ def load_step_checkpoint(
             raise ValueError(f"step {step}, but {len(losses)} losses")
         load(checkpoint)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.load_state_dict(load_optimizer_state(checkpoint / OPTIMIZER, parameters, state["moments"]))
+        optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, parameters, state["moments"])
+        for saved, own in zip(optimizer_state["param_groups"], optimizer.param_groups):
+            if "fused" in own:  # which it is, also where the checkpoint is older; fp16's scaler relies on it
+                saved["fused"] = own["fused"]
+        optimizer.load_state_dict(optimizer_state)
         if scaler:
             scaler.load_state_dict(state["scaler"])
     except UserError:
