@@ -61,7 +61,7 @@ UP = (
 )
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
 LIPS = rf"(?: (?:on|to|over|across|in front of) {WHOSE}(?:lips?|mouth))"
-FREE = r"(?! (?:gesture|facing|full|trees?|lea(?:f|ves)|(?:in|on|at) (?:his|her|their|its|my))\b)"  # of anything else
+FREE = r"(?! (?:gesture|facing|full|trees?|lea(?:f|ves)|(?:in|on|at) (?:his|her|their|its|my))\b)"  # hands, not busy
 BY_HAND = (
     rf"(?: (?:with|using|by) {WHOSE}{PART}(?:{LIPS}| {UP}|{FREE})"
     rf"| on (?:his|her|their|one|both) (?:{SIDE} )?hands?)?"
@@ -130,7 +130,7 @@ PATTERNS = (
     rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{NO_HAND}"
     rf"(?:{IN_A_SIGN}|{LIPS})?",
     rf"(?:holding|holds|with|has|having) {WHOSE}{PART}{IN_A_SIGN}",
-    rf"(?:showing|shows) {WHOSE}(?:{COUNT} )?(?:middle )?(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
+    rf"(?:showing|shows) {WHOSE}(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
     rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?{NO_HAND}",
     rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers(?: and toes)?",
     rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",

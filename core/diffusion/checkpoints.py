@@ -79,7 +79,7 @@ def load_step_checkpoint(
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         optimizer_state = load_optimizer_state(checkpoint / OPTIMIZER, parameters, state["moments"])
         for saved, own in zip(optimizer_state["param_groups"], optimizer.param_groups):
-            if "fused" in own:  # which it is, also where the checkpoint is older; fp16's scaler relies on it
+            if "fused" in own:  # in an older checkpoint it was not, and fp16's scaler would stumble over that
                 saved["fused"] = own["fused"]
         optimizer.load_state_dict(optimizer_state)
         if scaler:
