@@ -55,13 +55,16 @@ class GestureFiles(NamedTuple):
         """The file names, and the texts of a list: `captions` or `enriched`.
 
         Raises:
-            UserError: a list is missing (and which other captioner's lists are there), or they do not agree.
+            UserError: a list is missing (and what makes it, or whose are there), or they do not agree.
         """
         for path in (self.names, texts):
-            if not path.is_file() and (others := self.other_captioners()):
-                raise UserError(
-                    f"{path}: no such file; there are lists of {', '.join(others)}: pass --captioner {others[0]}"
-                )
+            if not path.is_file():
+                advice = "a script of captioning/ makes it from the photos"
+                if others := self.other_captioners():
+                    advice = f"there are lists of {', '.join(others)}: pass --captioner {others[0]}"
+                elif path == self.enriched and self.captions.is_file():
+                    advice = "captioning/enrich.py makes it"
+                raise UserError(f"{path}: no such file; {advice}")
         return read_paired_lines(self.names, texts)
 
     def other_captioners(self) -> list[str]:

@@ -246,7 +246,8 @@ def test_enrich_with_a_chat_model(tmp_path, capsys, monkeypatch, one_thread):
 
 def test_enrich_mistakes(tmp_path, capsys):
     arguments = ["--gesture", "call", "--data_root", tmp_path, "--backend", "rule"]
-    assert "call_BLIP2_file_name.txt: no such file" in error_of(enrich.main, arguments, capsys)
+    message = error_of(enrich.main, arguments, capsys)
+    assert message.endswith("call_BLIP2_file_name.txt: no such file; a script of captioning/ makes it from the photos")
     write_captions(tmp_path, ["a man", "a woman"])
     (tmp_path / "call_BLIP2.txt").write_text("a man\n")
     message = error_of(enrich.main, arguments, capsys)
