@@ -6,8 +6,8 @@ from its last checkpoint.
 
 Examples:
   python -m synthetic_hands.train_mini --output_dir results/mini
-  python -m synthetic_hands.train_mini --output_dir results/longer --seed 1 \\
-    --pretrained_model_name_or_path results/mini/model
+  python -m synthetic_hands.train_mini --output_dir results/longer --seed 1 --autoencoder_steps 0 \\
+    --unet_steps 1200 --unet_lr 2e-4 --min_detection_confidence 0.7 --pretrained_model_name_or_path results/mini/model
 """
 
 import json
@@ -18,7 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from core.diffusion.model_path import check_model_path
-from core.runs.command_line import argument_parser, command_line, fraction, plain_arguments, positive_int, seed_int
+from core.runs.command_line import (
+    argument_parser,
+    command_line,
+    fraction,
+    learning_rate,
+    natural_int,
+    plain_arguments,
+    positive_int,
+    seed_int,
+)
 from core.runs.errors import UserError, reason_of
 from core.runs.files import atomic_file, atomic_folder, check_writable, fingerprint_if_local, write_json
 from core.runs.processes import cpu_count, progress, say, start_processes
@@ -27,7 +36,7 @@ from core.runs.run import Run, read_json
 SIZE, FACTOR = 64, 4  # pixels per side; pixels of a latent's side
 LATENT_CHANNELS = 8  # four smear the fingers
 VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
-HAND_WEIGHT = 4  # of a pixel of the hand in the autoencoder's loss; of another: 1
+HAND_WEIGHT = 4  # of a pixel of the hand in the losses; of another: 1
 KL_WEIGHT = 1e-6
 CAPTION_DROPOUT = 0.1
 # The last timestep leaves 7 % of a picture's mean colour in the noise. Unless the mean of the noise varies more than
@@ -57,18 +66,33 @@ def main(argv=None) -> None:
         default=0.0,
         help="share of the pictures whose hands have fingers missing, doubled, melted or of a wrong length",
     )
-    parser.add_argument("--autoencoder_steps", type=positive_int, default=8000, help="steps of 16 pictures")
+    parser.add_argument(
+        "--autoencoder_steps",
+        type=natural_int,
+        default=8000,
+        help="steps of 16 pictures; 0 takes a pretrained miniature's as it is",
+    )
     parser.add_argument("--unet_steps", type=positive_int, default=8000, help="steps of 32 pictures")
+    parser.add_argument("--unet_lr", type=learning_rate, default=4e-4, help="highest rate of text encoder and UNet")
+    parser.add_argument(
+        "--min_detection_confidence",
+        type=fraction,
+        help="train text encoder and UNet with those pictures only in which MediaPipe is so sure of the hand, 0 to 1, "
+        "after the autoencoder (default: all)",
+    )
     parser.add_argument("--seed", type=seed_int, default=0, help="of the data and the training")
     args = parser.parse_args(argv)
     base = args.pretrained_model_name_or_path
     if base:
         check_model_path(str(base), None, None)
+    elif args.autoencoder_steps == 0:
+        raise UserError("--autoencoder_steps 0: a new autoencoder has to be trained")
     check_writable(args.output_dir)
     settings = {
         **plain_arguments(args, without=["output_dir", "pretrained_model_name_or_path"]),
         "base_model": fingerprint_if_local(str(base)) if base else None,
         "noise_offset": NOISE_OFFSET,
+        "hand_weight": HAND_WEIGHT,
     }
     run = Run(args.output_dir / "mini.json", settings, what="training")
     with run.hold():
@@ -77,7 +101,16 @@ def main(argv=None) -> None:
             return
         run.begin()
         data = training_data(args.output_dir / "data.npz", args.num, args.seed, args.malformed)
-        train_model(run, base, data, args.autoencoder_steps, args.unet_steps, args.seed)
+        train_model(
+            run,
+            base,
+            data,
+            autoencoder_steps=args.autoencoder_steps,
+            unet_steps=args.unet_steps,
+            unet_lr=args.unet_lr,
+            confidence=args.min_detection_confidence,
+            seed=args.seed,
+        )
         run.finish()
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
 
@@ -86,8 +119,11 @@ def train_model(
     run: Run,
     pretrained: Path | None,
     data: dict[str, np.ndarray],
+    *,
     autoencoder_steps: int,
     unet_steps: int,
+    unet_lr: float,
+    confidence: float | None,
     seed: int,
 ) -> None:
     """Train the autoencoder, then text encoder and UNet, and write the model into {run.folder}/model."""
@@ -98,16 +134,19 @@ def train_model(
 
     device = start_processes().device
     base = load_stable_diffusion(str(pretrained)) if pretrained else None
-    captions = data["captions"].tolist()
     torch.manual_seed(seed)
     vae = train_autoencoder(run, base.vae if base else None, data, autoencoder_steps, seed, device)
     torch.manual_seed(seed)
     if base:
         pipe = pipeline(vae, base.tokenizer, base.text_encoder, base.unet)
     else:
-        tokenizer = caption_tokenizer(captions)
+        tokenizer = caption_tokenizer(data["captions"].tolist())
         pipe = pipeline(vae, tokenizer, tiny_text_encoder(tokenizer), tiny_unet())
-    train_unet(run, pipe, encode(vae, data["pictures"], device), captions, autoencoder_steps, unet_steps, seed, device)
+    data = data | {"latents": encode(vae, data["pictures"], device).numpy()}
+    if confidence is not None:
+        rows = rows_with_a_hand(run.folder / "rows_with_a_hand.npy", vae, data["latents"], confidence, device)
+        data = {name: values[rows] for name, values in data.items()}
+    train_unet(run, pipe, data, autoencoder_steps, unet_steps, unet_lr, seed, device)
     with atomic_folder(run.folder / "model") as folder:
         pipe.to(torch.float16).save_pretrained(folder)
         load_as_float32(folder)
@@ -260,6 +299,30 @@ def encode(vae, pictures: np.ndarray, device, *, scaled: bool = True):
     return torch.cat(made)
 
 
+def rows_with_a_hand(path: Path, vae, latents: np.ndarray, confidence: float, device) -> np.ndarray:
+    """Those of the latents (N, 8, 16, 16) in whose pictures MediaPipe finds a hand, as indices; looked for once.
+
+    Raises:
+        UserError: there is none.
+    """
+    import torch
+
+    from core.diffusion.sampling import decode
+    from core.hands.detection import find_hands
+
+    if not path.is_file():
+        rows = []
+        for row, latent in enumerate(progress(torch.from_numpy(latents), desc="Finding hands", unit="picture")):
+            (picture,) = decode(vae, latent[None].to(device))
+            if find_hands(picture, min_detection_confidence=confidence):
+                rows.append(row)
+        if not rows:
+            raise UserError(f"no hand is found at confidence {confidence:g}; train the autoencoder for longer")
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.array(rows))
+    return np.load(path)
+
+
 # Text and UNet
 
 
@@ -317,30 +380,38 @@ def tiny_unet():
 
 
 def train_unet(
-    run: Run, pipe, latents, captions: list[str], autoencoder_steps: int, steps: int, seed: int, device
+    run: Run,
+    pipe,
+    data: dict[str, np.ndarray],
+    autoencoder_steps: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    device,
 ) -> None:
-    """Train the pipeline's UNet and text encoder together, under the denoising loss.
+    """Train the pipeline's UNet and text encoder together, under the denoising loss that weighs the hand.
 
     They end as the averages of their weights over the last steps (EMA), which draw better than the last ones.
     """
     import torch
     from diffusers.training_utils import EMAModel
 
-    from core.diffusion.noise import derived_seed, noise_loss, with_offset
+    from core.diffusion.noise import derived_seed, with_offset
     from synthetic_hands.tiny_model import noise_scheduler
 
     # One set of parameters for the optimiser, the average and the file.
     model = torch.nn.ModuleDict({"text_encoder": pipe.text_encoder, "unet": pipe.unet})
     model.to(device).train().requires_grad_(True)
     average = EMAModel(model.parameters(), decay=0.999)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
     start = restore(run, UNET, model, optimiser, average)
-    scheduler = noise_scheduler()
+    scheduler, latents, captions = noise_scheduler(), torch.from_numpy(data["latents"]), data["captions"].tolist()
+    weights = hand_weights(torch.from_numpy(data["masks"]))
     bar = progress(batches(len(latents), 32, seed + 1, start), total=steps, initial=start, desc="UNet", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
             break
-        set_rate(optimiser, 4e-4, step, steps)
+        set_rate(optimiser, rate, step, steps)
         generator = torch.Generator().manual_seed(derived_seed(seed, NOISE, step))
         clean = latents[rows]
         noise = with_offset(torch.randn(clean.shape, generator=generator), NOISE_OFFSET, generator)
@@ -350,7 +421,7 @@ def train_unet(
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
         embeds = pipe.text_encoder(tokens).last_hidden_state
         noise_pred = pipe.unet(noisy, timesteps.to(device), encoder_hidden_states=embeds).sample
-        loss = noise_loss(noise_pred, noise.to(device)).mean()
+        loss = weighted_loss(noise_pred, noise.to(device), weights[rows].to(device))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -361,6 +432,18 @@ def train_unet(
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
     model.eval().requires_grad_(False)
+
+
+def hand_weights(masks):
+    """The weight of each place of the latents (N, 1, 16, 16) of hands' masks (N, 64, 64): up to HAND_WEIGHT."""
+    import torch.nn.functional as F
+
+    return 1 + (HAND_WEIGHT - 1) * F.avg_pool2d(masks[:, None].float(), FACTOR)
+
+
+def weighted_loss(noise_pred, noise, weight):
+    """||noise - noise_pred||² of (B, C, h, w), the mean over all values weighted by (B, 1, h, w)."""
+    return (weight * (noise - noise_pred) ** 2).sum() / (weight.sum() * noise.shape[1])
 
 
 def training_text(caption: str, seed: list[int]) -> str:

@@ -10,7 +10,9 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from core.diffusion.encoding import encode_texts
+from core.diffusion.sampling import decode
 from core.diffusion.stable_diffusion import load_stable_diffusion
+from core.hands.detection import find_hands
 from core.runs.errors import UserError
 from core.runs.run import Run
 from synthetic_hands import train_mini
@@ -77,6 +79,40 @@ def test_a_miniature_is_trained_further_with_the_same_latents(tmp_path, monkeypa
         assert len(changed) > 0.9 * len(weights)
 
 
+def test_the_unet_learns_only_pictures_whose_hand_is_found(tmp_path, monkeypatch, capsys):
+    seen = []
+    training_text = train_mini.training_text
+
+    def noted(caption, seed):
+        seen.append(caption)
+        return training_text(caption, seed)
+
+    monkeypatch.setattr(train_mini, "cpu_count", lambda: 1)
+    monkeypatch.setattr(train_mini, "training_text", noted)
+    mini = ROOT / "synthetic_hands" / "mini" / "model"
+    options = ["--num", "2", "--autoencoder_steps", "0", "--unet_steps", "2", "--unet_lr", "0"]
+    folder = tmp_path / "further"
+    options += ["--min_detection_confidence", "0.7", "--pretrained_model_name_or_path", str(mini)]
+    train_mini.main(["--output_dir", str(folder), *options])
+    pipe, data = load_stable_diffusion(str(mini)), dict(np.load(folder / "data.npz"))
+    pixels = torch.from_numpy(data["pictures"]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.inference_mode():
+        after = decode(pipe.vae, pipe.vae.encode(pixels).latent_dist.mean * pipe.vae.config.scaling_factor)
+    found = [bool(find_hands(picture, min_detection_confidence=0.7)) for picture in after]
+    assert 0 < found.count(False) < 18
+    of_found = {caption for caption, is_found in zip(data["captions"], found) if is_found}
+    assert set(seen) <= of_found and len(set(seen)) > 0.8 * len(of_found)
+    for name in ("text_encoder", "unet", "vae"):  # no steps and no rate: nothing else has changed
+        ours, theirs = (load_file(next((model / name).glob("*.safetensors"))) for model in (folder / "model", mini))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+    fresh = ["--output_dir", str(tmp_path / "fresh"), "--num", "1", "--min_detection_confidence", "0.7"]
+    message = error_of(train_mini.main, [*fresh, "--autoencoder_steps", "0"], capsys)
+    assert "--autoencoder_steps 0: a new autoencoder has to be trained" in message
+    message = error_of(train_mini.main, [*fresh, "--autoencoder_steps", "1"], capsys)
+    assert "no hand is found at confidence 0.7; train the autoencoder for longer" in message
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run, model = Run(tmp_path / "mini.json", {"seed": 0}, what="training"), torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(model.parameters())
@@ -113,3 +149,18 @@ def test_edges_count_in_the_pictures_loss():
     assert train_mini.picture_loss(ragged, real, weight) > train_mini.picture_loss(flat, real, weight) > 0
     heavier = train_mini.picture_loss(flat, real, 4 * weight)
     assert heavier == pytest.approx(4 * float(train_mini.picture_loss(flat, real, weight)))
+
+
+def test_the_hand_counts_four_times_in_the_denoising_loss():
+    masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    masks[0, 8:12, 4:8] = 1  # one place of the latents, and half of another
+    masks[0, 8:10, 8:12] = 1
+    weight = train_mini.hand_weights(masks)
+    assert weight.shape == (2, 1, 16, 16) and weight[0, 0, 2, 1] == 4 and weight[0, 0, 2, 2] == 2.5
+    assert weight.sum() == 2 * 256 + 3 + 1.5
+    noise_pred, noise = torch.randn(2, 2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    squares, total = 0.0, 0.0
+    for (one, _, row, column), value in np.ndenumerate(((noise_pred - noise) ** 2).numpy()):
+        squares += float(weight[one, 0, row, column]) * float(value)
+        total += float(weight[one, 0, row, column])
+    assert train_mini.weighted_loss(noise_pred, noise, weight).item() == pytest.approx(squares / total)
