@@ -86,7 +86,9 @@ def main(argv=None) -> None:
     if base:
         check_model_path(str(base), None, None)
     elif args.autoencoder_steps == 0:
-        raise UserError("--autoencoder_steps 0: a new autoencoder has to be trained")
+        raise UserError(
+            "--autoencoder_steps 0 takes a miniature's autoencoder: name it by --pretrained_model_name_or_path"
+        )
     check_writable(args.output_dir)
     settings = {
         **plain_arguments(args, without=["output_dir", "pretrained_model_name_or_path"]),

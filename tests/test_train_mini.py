@@ -108,7 +108,7 @@ def test_the_unet_learns_only_pictures_whose_hand_is_found(tmp_path, monkeypatch
 
     fresh = ["--output_dir", str(tmp_path / "fresh"), "--num", "1", "--min_detection_confidence", "0.7"]
     message = error_of(train_mini.main, [*fresh, "--autoencoder_steps", "0"], capsys)
-    assert "--autoencoder_steps 0: a new autoencoder has to be trained" in message
+    assert "0 takes a miniature's autoencoder: name it by --pretrained_model_name_or_path" in message
     message = error_of(train_mini.main, [*fresh, "--autoencoder_steps", "1"], capsys)
     assert "no hand is found at confidence 0.7; train the autoencoder for longer" in message
 
