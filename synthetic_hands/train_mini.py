@@ -36,7 +36,7 @@ from core.runs.run import Run, read_json
 SIZE, FACTOR = 64, 4  # pixels per side; pixels of a latent's side
 LATENT_CHANNELS = 8  # four smear the fingers
 VOCABULARY = 640  # tokens: 512 bytes, and the captions' words
-HAND_WEIGHT = 4  # of a pixel of the hand in the losses; of another: 1
+HAND_WEIGHT = 4  # of a pixel of the hand in both losses; of another: 1
 KL_WEIGHT = 1e-6
 CAPTION_DROPOUT = 0.1
 # The last timestep leaves 7 % of a picture's mean colour in the noise. Unless the mean of the noise varies more than
@@ -195,6 +195,13 @@ def draw(gesture: str, seed: list[int], is_malformed: bool = False) -> tuple[np.
     return sample.rgb, sample.mask, sample.caption
 
 
+def hand_weights(masks: np.ndarray):
+    """What each pixel counts in the losses, (N, 1, 64, 64) uint8, of masks (N, 64, 64) of hands."""
+    import torch
+
+    return 1 + (HAND_WEIGHT - 1) * torch.from_numpy(masks)[:, None]
+
+
 def batches(count: int, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
     """Random batches of indices without an end, from step `start`: the same ones after a run is resumed."""
     step = start
@@ -242,7 +249,7 @@ def train_autoencoder(run: Run, pretrained, data: dict[str, np.ndarray], steps: 
     weights_to_train = [weight for weight in vae.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights_to_train, lr=1e-3, weight_decay=0)
     start = restore(run, AUTOENCODER, vae, optimiser)
-    pictures, weights = torch.from_numpy(data["pictures"]), 1 + (HAND_WEIGHT - 1) * torch.from_numpy(data["masks"])
+    pictures, weights = torch.from_numpy(data["pictures"]), hand_weights(data["masks"])
     bar = progress(batches(len(pictures), 16, seed, start), total=steps, initial=start, desc="Autoencoder", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
@@ -250,7 +257,7 @@ def train_autoencoder(run: Run, pretrained, data: dict[str, np.ndarray], steps: 
         set_rate(optimiser, 1e-3, step, steps)
         torch.manual_seed(derived_seed(seed, POSTERIOR, step))  # of the posterior's sample: the same after a kill
         x = (pictures[rows].to(device).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        weight = weights[rows].to(device)[:, None].float()
+        weight = weights[rows].to(device).float()
         posterior = vae.encode(x).latent_dist
         loss = picture_loss(vae.decode(posterior.sample()).sample, x, weight) + KL_WEIGHT * posterior.kl().mean()
         optimiser.zero_grad()
@@ -408,7 +415,7 @@ def train_unet(
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
     start = restore(run, UNET, model, optimiser, average)
     scheduler, latents, captions = noise_scheduler(), torch.from_numpy(data["latents"]), data["captions"].tolist()
-    weights = hand_weights(torch.from_numpy(data["masks"]))
+    weights = torch.nn.functional.avg_pool2d(hand_weights(data["masks"]).float(), FACTOR)  # of the latents' places
     bar = progress(batches(len(latents), 32, seed + 1, start), total=steps, initial=start, desc="UNet", unit="step")
     for step, rows in enumerate(bar, start=start):
         if step >= steps:
@@ -434,13 +441,6 @@ def train_unet(
             bar.set_postfix(loss=f"{loss.item():.4f}")
     average.copy_to(model.parameters())
     model.eval().requires_grad_(False)
-
-
-def hand_weights(masks):
-    """The weight of each place of the latents (N, 1, 16, 16) of hands' masks (N, 64, 64): up to HAND_WEIGHT."""
-    import torch.nn.functional as F
-
-    return 1 + (HAND_WEIGHT - 1) * F.avg_pool2d(masks[:, None].float(), FACTOR)
 
 
 def weighted_loss(noise_pred, noise, weight):
