@@ -49,26 +49,27 @@ COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
 # No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
 SIDE = r"(?:left|right|index|middle|ring|little|pinky)"
-WHICH = rf"(?:all|of|other|open|closed|raised|outstretched|{SIDE}(?: and {SIDE})?)"
+WHICH = rf"(?:all|thumb,|of|other|open|closed|raised|outstretched|{SIDE}(?: and {SIDE})?)"
 WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|{WHICH}) )*"
 PART = (
     r"(?:fingers?|thumbs?|palms?|pinky|pinkies|hands?|fists?)"
     r"(?: and (?:[a-z]+ )?(?:fingers?|thumbs?|pinky|pinkie|pinkies)(?! (?:finger|thumb))s?)?"
 )
 UP = (
-    r"(?:(?:(?:pointing )?(?:up|out|down)|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
-    r"|in the air)"
+    r"(?:(?:(?:pointing )?(?:up|out|down)(?:wards?)?|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air"
+    r"| to (?:his|her|their|its) (?:face|head|ear|cheek)s?)?|in the air)"
 )
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
-LIPS = rf"(?: (?:on|to|over|across|in front of) {WHOSE}(?:lips?|mouth))"
+SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
+IN_A_SIGN = rf"(?: (?:in|into|forming) (?:a|an|the) (?:(?:[\w-]+ ){{0,2}}(?:{SIGN}|shape|pose)|circle|ring|fist))"
+LIPS = rf"(?: (?:on|to|over|across|against|in front of) {WHOSE}(?:lips?|mouth){IN_A_SIGN}?)"
 FREE = r"(?! (?:gesture|facing|full|trees?|lea(?:f|ves)|(?:in|on|at) (?:his|her|their|its|my))\b)"  # hands, not busy
 BY_HAND = (
     rf"(?: (?:with|using|by) {WHOSE}{PART}(?:{LIPS}| {UP}|{FREE})"
-    rf"| on (?:his|her|their|one|both) (?:{SIDE} )?hands?)?"
+    rf"| on (?:his|her|their|one|both) (?:{SIDE} )?hands?| with the backs? of {WHOSE}hands?)?"
 )
-SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
-IN_A_SIGN = rf"(?: (?:in|into|forming) (?:a|an|the) (?:[\w-]+ ){{0,2}}(?:{SIGN}|shape))"
-TO_SAY = rf"(?: to (?:say (?:hello|hi|stop|no|goodbye|bye)|show {WHOSE}{PART}))"
+TOGETHER = rf"(?: (?:with {WHOSE}fingers )?(?:together|apart|spread(?: apart)?))"
+TO_SAY = rf"(?:(?: as if)? to (?:say (?:hello|hi|stop|no|goodbye|bye)|show {WHOSE}{PART}))"
 DO = (
     r"(?:(?:giv|mak|show|do|flash|rais|display|form|sign|us|perform|throw|present)ing(?: up| out)?"
     r"|gives|makes|shows|does|flashes|raises|displays|forms|uses|performs|throws(?: up)?)"
@@ -98,15 +99,16 @@ SURE = (
     rf"|(?:{ROCK_AND_ROLL}|rock on|devil horns?|(?:heavy )?metal|vulcan) {SIGN}"
     rf"|(?:tele)?phone(?: call)? {SIGN}"
     rf"|(?:finger guns?|high[ -]fives?|folded hands|crossed fingers|shaka)(?: {SIGN})?"
-    rf"|(?:{KIND} )*hand (?:signs?|gestures?|symbols?|signals?)"
+    rf"|(?:{QUOTE}?{KIND}{QUOTE}? )*hand (?:signs?|gestures?|symbols?|signals?)"
     rf"|(?:(?:clenched|raised|closed|tight) )*fists?(?: {UP})?|open palms?|raised (?:hand|finger|thumb|palm)s?"
     rf"|{WHOSE}palms? facing (?:the )?(?:camera|viewer|out|up|forwards?)"
     rf"|{WHOSE}(?:fingers?|thumbs?) (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
 )
 UNSURE = (
     rf"(?:(?:{QUOTE}?[\w-]+{QUOTE}? ){{0,2}}(?:gestures?|sign language)"
-    rf"|{QUOTE}?(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|s?hush|number {COUNT}|{COUNT}|x"
-    rf"|like|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang){QUOTE}? {SIGN}"
+    rf"|{QUOTE}?(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|s?hush|number {COUNT}|{COUNT}"
+    rf"|(?:letter )?[a-z]|cross|like|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang)"
+    rf"{QUOTE}? {SIGN}"
     rf"|(?:[\w-]+ ){{1,2}}{SIGN}(?= (?:with|using) (?:his|her|their|one|the) (?:{SIDE} )?(?:hand|finger|fingers)\b)"
     rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}{PART}|signs? of (?:the )?\w+"
     rf"|v for victory|(?<!its )(?:devil(?:'?s)? )?horns|{COUNT}[ -]fingers? {SIGN}|(?:bunny|rabbit) ears|fist bumps?"
@@ -118,31 +120,35 @@ NO_HAND = (
     r"|tree|bump|fight|headband)s?\b| on (?:it|(?:the|a|her|his|their|its) (?:front|back|side|wall|pole|post|screen"
     r"|shirt|t-?shirt|chest|hat|cap|door|window|building|flag|banner|card))\b)"
 )
-NO_PRINT = r"(?! on (?:the|a|her|his|their|its)\b)"  # of a sign that nobody is said to make
+# Of a sign that nobody is said to make.
+NO_PRINT = r"(?!(?: printed| painted| drawn)? on (?:the|a|her|his|their|its|it)\b)"
+AND_ANOTHER = rf"(?: (?:and|or) {A}(?:{SURE}|{UNSURE})\b{NO_HAND})?"
 PATTERNS = (
-    rf"{DO} {A}{SURE}\b{NO_HAND}{BY_HAND}",
+    rf"{DO} {A}{SURE}\b{NO_HAND}{AND_ANOTHER}{BY_HAND}",
     rf"(?:{HOLD} )?{A}{SURE}\b{NO_HAND}{NO_PRINT}{BY_HAND}",
-    rf"{DO} {A}{UNSURE}\b{NO_HAND}{BY_HAND}",
+    rf"{DO} {A}{UNSURE}\b{NO_HAND}{AND_ANOTHER}{BY_HAND}",
     rf"(?:making|makes|forming|forms) {A}{THING}(?: shape)? (?:with|using) {WHOSE}{PART}",
     rf"(?:turning|turns) {WHOSE}thumbs? (?:up|down)",
     rf"(?:holding|holds) (?:up|out) {A}(?:number {COUNT}|middle finger)\b{BY_HAND}",
-    rf"{RAISE} {WHOSE}{PART}(?: {UP})?(?:{IN_A_SIGN}|{LIPS}|{TO_SAY}|{BY_HAND})",
-    rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{NO_HAND}"
-    rf"(?:{IN_A_SIGN}|{LIPS})?",
-    rf"(?:holding|holds|with|has|having) {WHOSE}{PART}{IN_A_SIGN}",
+    rf"{RAISE} {WHOSE}{PART}(?: {UP})?{TOGETHER}?(?:{IN_A_SIGN}|{LIPS}|{TO_SAY}|{BY_HAND})",
+    rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{TOGETHER}?"
+    rf"{NO_HAND}(?:{IN_A_SIGN}|{LIPS})?",
+    rf"(?:holding|holds|with|has|having) {WHOSE}{PART}(?: together)?{IN_A_SIGN}",
     rf"(?:showing|shows) {WHOSE}(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
     rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?{NO_HAND}",
+    rf"(?:showing|shows) (?:his|her|their|both)(?: {SIDE})? hands?{FREE}{NO_HAND}|with an open hand"
+    rf"|making a face with {WHOSE}hands?",
     rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers(?: and toes)?",
     rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",
     rf"(?:with|putting|puts|holding|holds|placing|pressing|presses) {WHOSE}fingers?{LIPS}",
-    rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:up|down|forward|sideways|upwards?|in the air))?"
-    rf"(?: (?:at|to|towards?) {WHOSE}\w+)?{BY_HAND}",
+    rf"pointing(?: {WHOSE}(?:fingers?|hands?|thumbs?))?(?: (?:(?:up|down|for)(?:wards?)?|sideways|in the air))?"
+    rf"(?: (?:at|to|towards?) {WHOSE}\w+)?(?: like a gun)?{BY_HAND}",
     rf"waving(?: {WHOSE}(?:hands?|fingers?))?(?: (?:{AT}|goodbye|hello|in the air))?"
     r"(?! (?:a|an|the|his|her|their|two) )",
     rf"waves {WHOSE}(?:hands?|fingers?)(?: {AT}| in the air)?|(?:waves|points) {AT}",
     rf"(?:(?:gesturing|signall?ing)(?: for)? (?:stop|hello|ok|yes|no|silence|quiet|help|attention)|saluting|gesturing)"
     rf"(?: {AT})?{BY_HAND}",
-    rf"(?:giving the finger|flipping (?:off|the bird))(?: {AT})?",
+    rf"(?:giving the finger|flipping (?:off(?: the camera)?|the bird))(?: {AT})?",
 )
 # The project's own phrases come first: a shorter pattern would take only a part of one.
 OWN = "|".join(re.escape(phrase) for phrase in sorted(PHRASES.values(), key=len, reverse=True))
@@ -166,6 +172,7 @@ ORDINARY_WORDS = {
         rf"|(?:calling|phoning)(?: someone| somebody)?{OTHER}{BY_HAND}"
         rf"|(?:holding|with|puts?|putting|has|having) {PHONE} {TO} (?:ear|head|face|mouth|cheek)s?"
         rf"|(?:holding|with|puts?|putting|has|having) {BELONGING} hands? {TO} ears?"
+        rf"(?: (?:as if|like) (?:he|she|they) (?:is|are|was|were) (?:talking|speaking|calling)(?: on {PHONE})?)?"
         rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?{OTHER}|{PERSON}on {PHONE}{OTHER}"
     ),
     "mute": (
@@ -178,8 +185,11 @@ ORDINARY_WORDS = {
         rf"|greeting(?: someone)?{OTHER}"
     ),
     "like": r"hitch-?hiking",
-    "holy": rf"praying|with {BELONGING} hands (?:clasped|together|folded)(?: in prayer)?|in prayer",
-    "timeout": rf"making (?:a|the) (?:letter )?t(?: with {BELONGING} hands?)?",
+    "holy": (
+        rf"praying|(?:with|has|holding|pressing) {BELONGING} (?:hands|palms) (?:clasped|folded|pressed|together)"
+        rf"(?: together)?(?: in (?:a )?prayer(?: pose)?| in front of {BELONGING} (?:chest|face))?|in prayer"
+    ),
+    "timeout": rf"making (?:a|the) (?:letter )?t(?: sign| shape)?(?: with {BELONGING} hands?)?",
     "xsign": rf"with {BELONGING} arms crossed(?: over {BELONGING} chest)?|with crossed arms",
     "take_picture": (
         rf"(?:taking|snapping|framing) (?:{BELONGING} )?(?:picture|photo|photograph|selfie|snapshot)s?{OTHER}"
