@@ -47,10 +47,11 @@ PHRASES = {
 ARTICLE = r"(?:a|an|the|his|her|their|its|my|both)"
 COUNT = r"(?:one|two|three|four|five|[1-5])"
 A = rf"(?:(?:{ARTICLE}|one) )?"
-# No word may fit two parts of a repeated group, or each such word of a caption doubles the time.
+# No word may fit two parts of a repeated group, or each such word of a caption doubles the time; and no group is
+# repeated without a limit, or the time grows with the square of a text in which a language model repeats itself.
 SIDE = r"(?:left|right|index|middle|ring|little|pinky)"
 WHICH = rf"(?:all|thumb,|of|other|open|closed|raised|outstretched|{SIDE}(?: and {SIDE})?)"
-WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|{WHICH}) )*"
+WHOSE = rf"(?:(?:{ARTICLE}|{COUNT}|{WHICH}) ){{0,8}}"
 PART = (
     r"(?:fingers?|thumbs?|palms?|pinky|pinkies|hands?|fists?)"
     r"(?: and (?:[a-z]+ )?(?:fingers?|thumbs?|pinky|pinkie|pinkies)(?! (?:finger|thumb))s?)?"
@@ -99,8 +100,8 @@ SURE = (
     rf"|(?:{ROCK_AND_ROLL}|rock on|devil horns?|(?:heavy )?metal|vulcan) {SIGN}"
     rf"|(?:tele)?phone(?: call)? {SIGN}"
     rf"|(?:finger guns?|high[ -]fives?|folded hands|crossed fingers|shaka)(?: {SIGN})?"
-    rf"|(?:{QUOTE}?{KIND}{QUOTE}? )*hand (?:signs?|gestures?|symbols?|signals?)"
-    rf"|(?:(?:clenched|raised|closed|tight) )*fists?(?: {UP})?|open palms?|raised (?:hand|finger|thumb|palm)s?"
+    rf"|(?:{QUOTE}?{KIND}{QUOTE}? ){{0,4}}hand (?:signs?|gestures?|symbols?|signals?)"
+    rf"|(?:(?:clenched|raised|closed|tight) ){{0,4}}fists?(?: {UP})?|open palms?|raised (?:hand|finger|thumb|palm)s?"
     rf"|{WHOSE}palms? facing (?:the )?(?:camera|viewer|out|up|forwards?)"
     rf"|{WHOSE}(?:fingers?|thumbs?) (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
 )
@@ -157,7 +158,10 @@ GESTURE = re.compile(rf"(?<![\w'’])(?:{OWN}|{'|'.join(PATTERNS)})(?!\w)", re.I
 
 # What captioners call a gesture where they take it for an everyday act. It is scenery in the photos of other gestures.
 BELONGING = r"(?:a|an|the|his|her|their|its|my)"
-PHONE = rf"(?:{BELONGING} )?(?:(?:cell|mobile|smart|cellular|old|black|white|red|corded|land ?line) ?)*(?:tele)?phones?"
+PHONE = (
+    rf"(?:{BELONGING} )?(?:(?:cell|mobile|smart|cellular|old|black|white|red|corded|land ?line) ?){{0,4}}"
+    r"(?:tele)?phones?"
+)
 ANYONE = r"(?:someone|us|you|everyone|people)"
 TO = rf"(?:up )?(?:to|at|by|near|against|next to) {BELONGING}"
 OTHER = r"(?! (?:case|booth|number|card|stick|charger|cord|app|screen|an?|the|his|her|their|its|my|for)\b)"
