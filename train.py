@@ -40,7 +40,7 @@ from core.runs.files import check_writable
 from core.runs.processes import counted, num_processes, say, start_accelerator
 from core.runs.run import Run
 from hand1000.gesture_files import CAPTIONER, GestureFiles
-from hand1000.hyperparameters import INTERLEAVED, LORA_LR, STAGED, Hyperparameters
+from hand1000.hyperparameters import CONSTANT, INTERLEAVED, LORA_LR, LR_SCHEDULERS, STAGED, Hyperparameters
 from hand1000.presentation import present_run
 from hand1000.trained import RECORD
 from hand1000.training import (
@@ -112,6 +112,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     rates = f"{released.finetune_lr:g}; {LORA_LR:g} with --lora_rank"
     add("--finetune_lr", type=learning_rate, help=f"Stage III learning rate (default: {rates})")
     add(
+        "--lr_scheduler",
+        choices=LR_SCHEDULERS,
+        help="how Stage III's learning rate falls to 0 (staged only; default: it is constant, as released)",
+    )
+    add(
         "--lora_rank",
         type=lora_rank,
         help="train a LoRA of this rank in Stage III instead of the whole UNet: less memory, and a file of megabytes",
@@ -169,6 +174,11 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == INTERLEAVED and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
+    if args.schedule == INTERLEAVED and args.lr_scheduler not in (None, CONSTANT):
+        raise UserError(
+            f"--schedule interleaved begins anew with every photo: --lr_scheduler {args.lr_scheduler} needs "
+            "--schedule staged"
+        )
     if args.lora_rank and args.save_single_file:
         raise UserError("--save_single_file writes a whole model, and with --lora_rank there is none: leave it out")
     check_8bit_adam(args.use_8bit_adam)

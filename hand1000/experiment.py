@@ -32,6 +32,7 @@ from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_sett
 from hand1000.caption_scores import caption_scores, check_caption_models
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
+from hand1000.hyperparameters import LR_SCHEDULERS
 from hand1000.trained import LORA_FILE
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -126,6 +127,8 @@ def ablation(ours: Row, what: str, value: str) -> Row:
         return row._replace(train_args=["--Lambda", value])
     if what == "schedule" and value in ("interleaved", "staged"):
         return row._replace(train_args=["--schedule", value])
+    if what == "lr_scheduler" and value in LR_SCHEDULERS:
+        return row._replace(train_args=["--lr_scheduler", value])
     if what == "captioner" and value.isidentifier():
         return row._replace(captioner=value)
     if what == "without" and value == "fusion":
@@ -133,8 +136,8 @@ def ablation(ours: Row, what: str, value: str) -> Row:
     if what == "without" and value in WITHOUT:
         return row._replace(train_args=WITHOUT[value])
     raise UserError(
-        f"--ablate {what} {value}: there are Lambda and mu (0 to 1), schedule (interleaved, staged), captioner, "
-        f"and without ({', '.join(WITHOUT)})"
+        f"--ablate {what} {value}: there are Lambda and mu (0 to 1), schedule (interleaved, staged), "
+        f"lr_scheduler ({', '.join(LR_SCHEDULERS)}), captioner, and without ({', '.join(WITHOUT)})"
     )
 
 

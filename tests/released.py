@@ -84,11 +84,11 @@ def train(pipe, fusion, feature, photos, captions, *, Lambda, resolution, embedd
     return losses
 
 
-def train_staged(pipe, latents, prompt_embeds, embedding_draws, batches, *, finetune_lr):
+def train_staged(pipe, latents, prompt_embeds, embedding_draws, batches, *, finetune_lrs):
     """The paper's order, literally: every embedding alone with the base UNet, then one Adam over given batches.
 
-    embedding_draws: for each photo its (noise, t) pairs; batches: for each step its (photo, noise, t) triples. Trains
-    `pipe.unet` in place; returns Stage III's losses in order.
+    embedding_draws: for each photo its (noise, t) pairs; batches: for each step its (photo, noise, t) triples;
+    finetune_lrs: for each step its rate. Trains `pipe.unet` in place; returns Stage III's losses in order.
     """
     sqrt_alphas = torch.tensor(np.sqrt(alphas_cumprod()), dtype=torch.float32)
     sqrt_one_minus = torch.tensor(np.sqrt(1.0 - alphas_cumprod()), dtype=torch.float32)
@@ -108,8 +108,9 @@ def train_staged(pipe, latents, prompt_embeds, embedding_draws, batches, *, fine
             optimizer.step()
         optimised.append(embedding.detach())
     pipe.unet.requires_grad_(True)
-    optimizer, all_losses = torch.optim.Adam(pipe.unet.parameters(), lr=finetune_lr), []
-    for batch in batches:
+    optimizer, all_losses = torch.optim.Adam(pipe.unet.parameters()), []
+    for batch, finetune_lr in zip(batches, finetune_lrs, strict=True):
+        optimizer.param_groups[0]["lr"] = finetune_lr
         optimizer.zero_grad()
         losses = [loss_of(latents[photo][None], noise, t, optimised[photo]) for photo, noise, t in batch]
         (sum(losses) / len(losses)).backward()

@@ -107,6 +107,7 @@ def test_mistakes(tmp_path, capsys):
 
     assert "--ablate Lambda 2: not a number from 0 to 1" in of("--ablate", "Lambda", "2")
     assert "there are Lambda and mu (0 to 1)" in of("--ablate", "colour", "red")
+    assert "lr_scheduler (constant, linear, cosine)" in of("--ablate", "lr_scheduler", "tea")
     assert "--ablate: the same row twice" in of("--ablate", "mu", "1", "--ablate", "mu", "1")
     assert "--ablate mu: name the values" in of("--ablate", "mu")
     assert "no such file or folder" in of("--feature_extractor", tmp_path / "none.pt")
@@ -128,12 +129,14 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     for name in ("call", "call_test"):
         (tmp_path / name).mkdir()
     arguments = ["--gestures", "call", "--data_root", str(tmp_path), "--output_dir", str(tmp_path / "out")]
-    reproduce.main([*arguments, "--dry_run", "--seeds", "0", "1", "--ablate", "Lambda", "0", "--ablate", "mu", "1"])
+    ablations = ["--ablate", "Lambda", "0", "--ablate", "mu", "1", "--ablate", "lr_scheduler", "linear"]
+    reproduce.main([*arguments, "--dry_run", "--seeds", "0", "1", *ablations])
     output = capsys.readouterr().out
-    assert output.count("train.py") == 4  # two seeds, two values of Lambda; another mu needs no training
-    assert "captioning/blip2.py" in output and "4 models still to train" in output
-    counts = "2 to caption, 2 to enrich, 1 to feature, 4 to train, 9 to generate, 9 to evaluate"
-    assert f"27 steps, 0 complete, 27 to do: {counts}" in output
+    assert output.count("train.py") == 6  # two seeds; ours, another Lambda and a falling rate; another mu needs none
+    assert output.count("--lr_scheduler linear") == 2
+    assert "captioning/blip2.py" in output and "6 models still to train" in output
+    counts = "2 to caption, 2 to enrich, 1 to feature, 6 to train, 11 to generate, 11 to evaluate"
+    assert f"33 steps, 0 complete, 33 to do: {counts}" in output
     assert "time: not known yet for caption, enrich, feature, train, generate, evaluate;" in output
     assert not (tmp_path / "out").exists()
 

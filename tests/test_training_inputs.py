@@ -58,6 +58,7 @@ MISTAKES = {
     "feature nan": (lambda d: np.save(d / "palm.npy", np.full(63, np.nan)), (), "palm.npy: holds NaN"),
     "feature text": (lambda d: (d / "palm.npy").write_text("no"), (), "palm.npy: not a .npy array"),
     "Lambda": (None, ("--Lambda", "1.2"), "1.2 is outside 0 to 1"),
+    "scheduler": (None, ("--lr_scheduler", "linear"), "--lr_scheduler linear needs --schedule staged"),
     "batch": (None, ("--train_batch_size", "2"), "--train_batch_size needs --schedule staged"),
     "resolution": (None, ("--resolution", "30"), "--resolution 30 is not a multiple of 8"),
     "model": (None, ("--pretrained_model_name_or_path", "./nowhere"), r"\./nowhere: no such folder"),

@@ -86,11 +86,19 @@ def test_interleaved_trains_with_the_noise_offset_and_records_it(data_root, tiny
     assert all(plain != moved for plain, moved in zip(losses[None], losses[0.1], strict=True))
 
 
-@pytest.mark.parametrize("noise_offset", [None, 0.1])
-def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model, noise_offset):
+@pytest.mark.parametrize(
+    ("noise_offset", "lr_scheduler", "rates"),  # the rate of each of the five steps, as a share of the first
+    [
+        (None, None, [1, 1, 1, 1, 1]),
+        (0.1, "linear", [1, 0.8, 0.6, 0.4, 0.2]),
+        (None, "cosine", [1, 0.904508, 0.654508, 0.345492, 0.095492]),  # (1 + cos(pi step / 5)) / 2
+    ],
+)
+def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model, noise_offset, lr_scheduler, rates):
     """Three photos in batches of two: Stage II for all of them, then Stage III with one Adam."""
     options = ("--schedule", "staged", "--train_batch_size", 2, "--embedding_steps", 2, "--finetune_steps", 3)
     options += ("--noise_offset", noise_offset) if noise_offset else ()
+    options += ("--lr_scheduler", lr_scheduler) if lr_scheduler else ()
     options += ("--max_train_images", 3, "--finetune_lr", 1e-4, "--seed", 4)
     train.main(train_args(data_root, tiny_model, *options))
 
@@ -110,7 +118,7 @@ def test_staged_equals_the_papers_order_done_literally(data_root, tiny_model, no
         data.prompt_embeds,
         [photo_draws(seed, shape, embedding_steps=2, noise_offset=noise_offset).stage_two for seed in seeds],
         [places[start : start + 2] for start in range(0, 10, 2)],
-        finetune_lr=1e-4,
+        finetune_lrs=[1e-4 * rate for rate in rates],
     )
     rows = [row for row in losses_of(data_root / "run") if row[1] == "finetune"]
     assert [row[0] for row in rows] == [f"photo{photo}.png" for photo, _, _ in places]
