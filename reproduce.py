@@ -11,8 +11,8 @@ far longer than all the rest; `--imagic_args="--embedding_steps 50 --finetune_st
 trained with --train_args and then --lora_args, such as a --finetune_lr of its own.
 
 --ablate adds rows to the table: `--ablate Lambda 0 0.3 1`, `--ablate mu 0 1`, `--ablate schedule staged`, `--ablate
-lr_scheduler linear`, `--ablate captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain
-fine-tuning).
+captioner PaliGemma`, or `--ablate without stage_2 stage_3 fusion` (fusion: plain fine-tuning); with
+--train_args="--schedule staged" also `--ablate lr_scheduler linear cosine`.
 
 Examples:
   python reproduce.py --gestures call four --source hagrid --annotations hagrid/ann_train_val --output_dir results

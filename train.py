@@ -114,7 +114,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--lr_scheduler",
         choices=LR_SCHEDULERS,
-        help="how Stage III's learning rate falls to 0 (staged only; default: it is constant, as released)",
+        help="Stage III's learning rate: constant (default, as released), or falling to 0 (staged only)",
     )
     add(
         "--lora_rank",
@@ -152,6 +152,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add_hub_options(parser)
     args = parser.parse_args(argv)
     args.output_dir = args.output_dir or Path("output") / args.gesture
+    if args.lr_scheduler == CONSTANT:
+        args.lr_scheduler = None
     if args.finetune_lr is None:
         args.finetune_lr = LORA_LR if args.lora_rank else released.finetune_lr
     return args
@@ -174,7 +176,7 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.schedule == INTERLEAVED and args.train_batch_size > 1:
         raise UserError("--schedule interleaved goes photo by photo: --train_batch_size needs --schedule staged")
-    if args.schedule == INTERLEAVED and args.lr_scheduler not in (None, CONSTANT):
+    if args.schedule == INTERLEAVED and args.lr_scheduler:
         raise UserError(
             f"--schedule interleaved begins anew with every photo: --lr_scheduler {args.lr_scheduler} needs "
             "--schedule staged"

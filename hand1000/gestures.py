@@ -57,13 +57,17 @@ PART = (
     r"(?: and (?:[a-z]+ )?(?:fingers?|thumbs?|pinky|pinkie|pinkies)(?! (?:finger|thumb))s?)?"
 )
 UP = (
-    r"(?:(?:(?:pointing )?(?:up|out|down)(?:wards?)?|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air"
-    r"| to (?:his|her|their|its) (?:face|head|ear|cheek)s?)?|in the air)"
+    r"(?:(?:(?:pointing )?(?:up|out|down)(?:wards?)?|raised|extended|crossed|spread(?: out)?)(?! hand)(?: in the air)?"
+    r"|in the air)"
 )
 AT = r"(?:at|to|towards?) the (?:camera|viewer|sky|ceiling)"
 SIGN = r"(?:hand )?(?:signs?|gestures?|symbols?|signals?|salutes?)"
-IN_A_SIGN = rf"(?: (?:in|into|forming) (?:a|an|the) (?:(?:[\w-]+ ){{0,2}}(?:{SIGN}|shape|pose)|circle|ring|fist))"
+PRAYER = r"in (?:a )?prayer(?: pose| position)?"
+IN_A_SIGN = rf"(?: (?:in|into|forming) (?:a|an|the) (?:[\w-]+ ){{0,2}}(?:{SIGN}|shape)| {PRAYER})"
 LIPS = rf"(?: (?:on|to|over|across|against|in front of) {WHOSE}(?:lips?|mouth){IN_A_SIGN}?)"
+TO_FACE = r"(?: to (?:his|her|their|its) (?:face|head|ear|cheek)s?(?! (?:mask|shield|paint)))"
+# Where a hand is all that is said of it: no hand cream, no hands full.
+ALONE = r"(?= (?:in|at|near|by|while|and|to|outside)\b|[,.;!?)]|$)"
 FREE = r"(?! (?:gesture|facing|full|trees?|lea(?:f|ves)|(?:in|on|at) (?:his|her|their|its|my))\b)"  # hands, not busy
 BY_HAND = (
     rf"(?: (?:with|using|by) {WHOSE}{PART}(?:{LIPS}| {UP}|{FREE})"
@@ -100,7 +104,7 @@ SURE = (
     rf"|(?:{ROCK_AND_ROLL}|rock on|devil horns?|(?:heavy )?metal|vulcan) {SIGN}"
     rf"|(?:tele)?phone(?: call)? {SIGN}"
     rf"|(?:finger guns?|high[ -]fives?|folded hands|crossed fingers|shaka)(?: {SIGN})?"
-    rf"|(?:{QUOTE}?{KIND}{QUOTE}? ){{0,4}}hand (?:signs?|gestures?|symbols?|signals?)"
+    rf"|(?:open )?(?:{QUOTE}?{KIND}{QUOTE}? ){{0,4}}hand (?:signs?|gestures?|symbols?|signals?)"
     rf"|(?:(?:clenched|raised|closed|tight) ){{0,4}}fists?(?: {UP})?|open palms?|raised (?:hand|finger|thumb|palm)s?"
     rf"|{WHOSE}palms? facing (?:the )?(?:camera|viewer|out|up|forwards?)"
     rf"|{WHOSE}(?:fingers?|thumbs?) (?:up )?in the air|{WHOSE}hands? in the shape of an? \w+)"
@@ -108,7 +112,7 @@ SURE = (
 UNSURE = (
     rf"(?:(?:{QUOTE}?[\w-]+{QUOTE}? ){{0,2}}(?:gestures?|sign language)"
     rf"|{QUOTE}?(?:stop|rock|heart|gun|call|calling|time[- ]?out|silence|mute|quiet|s?hush|number {COUNT}|{COUNT}"
-    rf"|(?:letter )?[a-z]|cross|like|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang)"
+    rf"|letter [a-z]|x|like|surf(?:er|ing)?(?:'s)?|perfect|hello|money|loser|zero|bunny|scout|scissors?|gang)"
     rf"{QUOTE}? {SIGN}"
     rf"|(?:[\w-]+ ){{1,2}}{SIGN}(?= (?:with|using) (?:his|her|their|one|the) (?:{SIDE} )?(?:hand|finger|fingers)\b)"
     rf"|{SHAPE}(?: shape| sign)? (?:with|using) {WHOSE}{PART}|signs? of (?:the )?\w+"
@@ -119,11 +123,11 @@ UNSURE = (
 NO_HAND = (
     r"(?! (?:necklace|t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap|tattoo|sticker|poster|earring|logo|emoji"
     r"|tree|bump|fight|headband)s?\b| on (?:it|(?:the|a|her|his|their|its) (?:front|back|side|wall|pole|post|screen"
-    r"|shirt|t-?shirt|chest|hat|cap|door|window|building|flag|banner|card))\b)"
+    r"|shirt|t-?shirt|jacket|hoodie|sweater|sleeve|bag|backpack|chest|hat|cap|door|window|building|flag|banner|card))\b)"
 )
 # Of a sign that nobody is said to make.
 NO_PRINT = r"(?!(?: printed| painted| drawn)? on (?:the|a|her|his|their|its|it)\b)"
-AND_ANOTHER = rf"(?: (?:and|or) {A}(?:{SURE}|{UNSURE})\b{NO_HAND})?"
+AND_ANOTHER = rf"(?: (?:and|or) {A}(?:{SURE}|(?:rock|stop|heart) {SIGN}(?! on\b| behind\b| in the back))\b{NO_HAND})?"
 PATTERNS = (
     rf"{DO} {A}{SURE}\b{NO_HAND}{AND_ANOTHER}{BY_HAND}",
     rf"(?:{HOLD} )?{A}{SURE}\b{NO_HAND}{NO_PRINT}{BY_HAND}",
@@ -131,14 +135,14 @@ PATTERNS = (
     rf"(?:making|makes|forming|forms) {A}{THING}(?: shape)? (?:with|using) {WHOSE}{PART}",
     rf"(?:turning|turns) {WHOSE}thumbs? (?:up|down)",
     rf"(?:holding|holds) (?:up|out) {A}(?:number {COUNT}|middle finger)\b{BY_HAND}",
-    rf"{RAISE} {WHOSE}{PART}(?: {UP})?{TOGETHER}?(?:{IN_A_SIGN}|{LIPS}|{TO_SAY}|{BY_HAND})",
+    rf"{RAISE} {WHOSE}{PART}(?: {UP})?{TOGETHER}?(?:{IN_A_SIGN}|{LIPS}|{TO_FACE}|{TO_SAY}|{BY_HAND})",
     rf"(?:holding|holds|sticking|sticks|putting|puts|with|has|having) {WHOSE}{PART}(?: is| are)? {UP}{TOGETHER}?"
-    rf"{NO_HAND}(?:{IN_A_SIGN}|{LIPS})?",
+    rf"{NO_HAND}(?:{IN_A_SIGN}|{LIPS}|{TO_FACE})?",
     rf"(?:holding|holds|with|has|having) {WHOSE}{PART}(?: together)?{IN_A_SIGN}",
     rf"(?:showing|shows) {WHOSE}(?:fingers?|thumbs?|palms?)(?: {UP})?{BY_HAND}",
     rf"(?:showing|shows) (?:{ARTICLE} )?backs? of {WHOSE}hands?{NO_HAND}",
-    rf"(?:showing|shows) (?:his|her|their|both)(?: {SIDE})? hands?{FREE}{NO_HAND}|with an open hand"
-    rf"|making a face with {WHOSE}hands?",
+    rf"(?:(?:showing|shows) (?:his|her|their|both)(?: {SIDE})? hands?(?: {UP})?{IN_A_SIGN}?"
+    rf"|with an open hand|making a face with {WHOSE}hands?){ALONE}",
     rf"with {COUNT} fingers?|counting (?:on|with) {WHOSE}fingers(?: and toes)?",
     rf"(?:holding|holds) {WHOSE}hands? (?:like|as) (?:a |an )?\w+",
     rf"(?:with|putting|puts|holding|holds|placing|pressing|presses) {WHOSE}fingers?{LIPS}",
@@ -176,7 +180,7 @@ ORDINARY_WORDS = {
         rf"|(?:calling|phoning)(?: someone| somebody)?{OTHER}{BY_HAND}"
         rf"|(?:holding|with|puts?|putting|has|having) {PHONE} {TO} (?:ear|head|face|mouth|cheek)s?"
         rf"|(?:holding|with|puts?|putting|has|having) {BELONGING} hands? {TO} ears?"
-        rf"(?: (?:as if|like) (?:he|she|they) (?:is|are|was|were) (?:talking|speaking|calling)(?: on {PHONE})?)?"
+        rf"(?: (?:as if|like)(?: (?:he|she|they) (?:is|are|was|were))? (?:talking|speaking|calling)(?: on {PHONE})?)?"
         rf"|(?:holding|using) {PHONE}(?: in {BELONGING} (?:left |right )?hands?)?{OTHER}|{PERSON}on {PHONE}{OTHER}"
     ),
     "mute": (
@@ -190,8 +194,9 @@ ORDINARY_WORDS = {
     ),
     "like": r"hitch-?hiking",
     "holy": (
-        rf"praying|(?:with|has|holding|pressing) {BELONGING} (?:hands|palms) (?:clasped|folded|pressed|together)"
-        rf"(?: together)?(?: in (?:a )?prayer(?: pose)?| in front of {BELONGING} (?:chest|face))?|in prayer"
+        r"praying|(?:with|has|holding|pressing) (?:his|her|their) (?:hands|palms)"
+        rf" (?:clasped|folded|(?:pressed )?together)(?: together)?"
+        rf"(?: {PRAYER}| in front of {BELONGING} (?:chest|face))?|{PRAYER}"
     ),
     "timeout": rf"making (?:a|the) (?:letter )?t(?: sign| shape)?(?: with {BELONGING} hands?)?",
     "xsign": rf"with {BELONGING} arms crossed(?: over {BELONGING} chest)?|with crossed arms",

@@ -18,7 +18,7 @@ class Hyperparameters(NamedTuple):
     embedding_lr: float = 1e-3
     finetune_steps: int = 20  # Stage III steps per photo
     finetune_lr: float = 1e-6
-    lr_scheduler: str | None = None  # of LR_SCHEDULERS: how Stage III's rate falls to 0; None: constant
+    lr_scheduler: str | None = None  # how Stage III's rate falls to 0, of LR_SCHEDULERS; None: it is constant
     lora_rank: int | None = None  # train a LoRA of this rank in Stage III instead of the whole UNet
     noise_offset: float | None = None  # how much the mean of the noise varies beyond that of normal noise
     schedule: str = INTERLEAVED  # the released order; STAGED is the paper's

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from core.runs.errors import UserError
 from core.runs.processes import made_ahead, progress
 from hand1000.draws import Draw, joined, photo_draws, photo_seed, place_draw, shuffled_photo
-from hand1000.hyperparameters import CONSTANT, STAGED, Hyperparameters
+from hand1000.hyperparameters import STAGED, Hyperparameters
 from hand1000.lora import trained_weights
 from hand1000.stages import Denoiser, Photos, finetune_stable_diffusion, optimise_text_embedding, set_trainable
 
@@ -208,7 +208,8 @@ def stage_three_of_all(
         training_bar(made_ahead(to_do), state.done, total, "step"), start=state.done
     ):
         losses = finetune_stable_diffusion(denoiser, optimizer, chosen, [draw])  # (1, share of the batch)
-        lr_scheduler.step()
+        if lr_scheduler:
+            lr_scheduler.step()
         unread.append((step, names, losses))
         work = photos_of_work(FINETUNE, step + 1, count, params)
         if work == state.photos and step + 1 < total:
@@ -285,12 +286,17 @@ def unet_optimizer(weights: Sequence[torch.nn.Parameter], params: Hyperparameter
     return torch.optim.Adam(weights, lr=params.finetune_lr, fused=True)
 
 
-def lr_scheduler_of(optimizer: torch.optim.Optimizer, params: Hyperparameters, total: int, done: int) -> LRScheduler:
-    """The learning rate over Stage III's `total` steps, of which `done` are done (in neither paper): `lr_scheduler`."""
+def lr_scheduler_of(
+    optimizer: torch.optim.Optimizer, params: Hyperparameters, total: int, done: int
+) -> LRScheduler | None:
+    """What lets the learning rate fall over Stage III's `total` steps, of which `done` are done (in neither paper)."""
+    if not params.lr_scheduler:
+        return None
     for group in optimizer.param_groups:
-        group["initial_lr"] = params.finetune_lr  # a checkpoint's group may hold another step's rate alone
-    name = params.lr_scheduler or CONSTANT
-    return get_scheduler(name, optimizer, num_warmup_steps=0, num_training_steps=total, last_epoch=done - 1)
+        group["initial_lr"] = params.finetune_lr
+    return get_scheduler(
+        params.lr_scheduler, optimizer, num_warmup_steps=0, num_training_steps=total, last_epoch=done - 1
+    )
 
 
 def begin_anew(optimizer: torch.optim.Optimizer, params: Hyperparameters) -> None:

@@ -130,7 +130,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
         (tmp_path / name).mkdir()
     arguments = ["--gestures", "call", "--data_root", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     ablations = ["--ablate", "Lambda", "0", "--ablate", "mu", "1", "--ablate", "lr_scheduler", "linear"]
-    reproduce.main([*arguments, "--dry_run", "--seeds", "0", "1", *ablations])
+    reproduce.main([*arguments, "--dry_run", "--seeds", "0", "1", "--train_args=--schedule staged", *ablations])
     output = capsys.readouterr().out
     assert output.count("train.py") == 6  # two seeds; ours, another Lambda and a falling rate; another mu needs none
     assert output.count("--lr_scheduler linear") == 2
