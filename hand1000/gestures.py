@@ -120,10 +120,11 @@ UNSURE = (
     rf"|(?:number )?{COUNT}(?= with|$)|number {COUNT}|time[- ]?out|middle finger|open hands?"
     r"|(?:heart|peace|ok|okay|victory)(?= with| using|$))"
 )
+CLOTHES = r"t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap"
 NO_HAND = (
-    r"(?! (?:necklace|t-?shirt|shirt|sweater|sweatshirt|hoodie|jacket|hat|cap|tattoo|sticker|poster|earring|logo|emoji"
-    r"|tree|bump|fight|headband)s?\b| on (?:it|(?:the|a|her|his|their|its) (?:front|back|side|wall|pole|post|screen"
-    r"|shirt|t-?shirt|jacket|hoodie|sweater|sleeve|bag|backpack|chest|hat|cap|door|window|building|flag|banner|card))\b)"
+    rf"(?! (?:{CLOTHES}|necklace|tattoo|sticker|poster|earring|logo|emoji|tree|bump|fight|headband)s?\b"
+    rf"| on (?:it|(?:the|a|her|his|their|its) (?:{CLOTHES}|front|back|side|wall|pole|post|screen|sleeve|bag|backpack"
+    r"|chest|door|window|building|flag|banner|card))\b)"
 )
 # Of a sign that nobody is said to make.
 NO_PRINT = r"(?!(?: printed| painted| drawn)? on (?:the|a|her|his|their|its|it)\b)"
