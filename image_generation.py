@@ -24,18 +24,18 @@ from pathlib import Path
 from core.runs.command_line import argument_parser, command_line, fraction, positive_int
 from core.runs.errors import UserError
 from core.runs.files import check_writable, fingerprint_if_local, model_identity
-from core.runs.processes import is_main_process, say, start_processes
+from core.runs.processes import counted, is_main_process, say, start_processes
 from core.runs.run import Run
 from core.runs.sheets import contact_sheet, save_png
 from hand1000.gesture_feature import feature_hash, load_gesture_feature
 from hand1000.options import add_picture_options
-from hand1000.prompts import listed_prompts, names_of_prompts, with_recorded_prompts
+from hand1000.prompts import RECORD, listed_prompts, names_of_prompts, with_recorded_prompts
 from hand1000.trained import fusion_of_model, local_run, model_to_load, own_feature, read_trained_model
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
 GRID_ROWS = 8  # prompts on the contact sheet
-RECORD, GRID = "generation.json", "grid.png"
+GRID = "grid.png"
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -89,6 +89,7 @@ def main(argv=None) -> None:
         original_config=args.original_config,
         config=args.config,
         revision=args.revision,
+        variant=args.variant,
     )
     resolution = args.resolution or (trained.resolution if trained else 512)
     fusion = fusion_of_model(args.ckpt, trained) if any(mu != 1 for mu in args.mu) else None
@@ -102,6 +103,9 @@ def main(argv=None) -> None:
     settings = {
         "ckpt": args.ckpt,
         "revision": args.revision,
+        "variant": args.variant,
+        "original_config": model_identity(args.original_config),
+        "config": model_identity(args.config),
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
         "base_model": model_identity(model.path) if trained and trained.lora_base else None,
         "feature": feature_hash(feature) if fusion and feature is not None else None,
@@ -156,8 +160,8 @@ def main(argv=None) -> None:
             save_png(contact_sheet(rows, column_labels=labels, row_labels=prompts[:GRID_ROWS]), run.folder / GRID)
         if all((folder / name).is_file() for folder in folders.values() for name, _ in all_prompts):
             run.finish(prompts=all_prompts)
-    counted = "1 picture" if len(names) == 1 else f"{len(names)} pictures"
-    say(f"{run.folder}: {counted} for mu {', '.join(map(mu_name, args.mu))}; {len(missing)} drawn now")
+    values = ", ".join(map(mu_name, args.mu))
+    say(f"{run.folder}: {counted(len(names), 'picture')} for mu {values}; {len(missing)} drawn now")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ Examples:
 import argparse
 from pathlib import Path
 
+from core.diffusion.hub_runs import refuse_push
 from core.metrics.options import add_extractor_options, resamples
 from core.runs.command_line import (
     argument_parser,
@@ -41,7 +42,16 @@ from core.runs.files import check_writable
 from core.runs.processes import say
 from core.runs.steps import print_plan
 from hand1000.enrichment import check_phrase
-from hand1000.experiment import COMPARED, LAUNCHED, STAGES, Experiment, check_arguments, table_rows
+from hand1000.experiment import (
+    BASE_MODEL_OPTIONS,
+    COMPARED,
+    LAUNCHED,
+    STAGES,
+    Experiment,
+    Row,
+    check_arguments,
+    table_rows,
+)
 from hand1000.gestures import PHRASES
 
 PASSED_TO = {  # --caption_args and the like
@@ -60,7 +70,7 @@ OWNED = {  # options of the scripts that the plan sets by itself
     "caption": ("--gesture", "--data_root"),
     "enrich": ("--gesture", "--data_root", "--captioner", "--phrase"),
     "train": TRAINING,
-    "lora": (*TRAINING, "--lora_rank", "--resolution"),
+    "lora": (*TRAINING, "--lora_rank", *BASE_MODEL_OPTIONS),
     "generate": (
         *("--img_save_path", "--ckpt", "--mu", "--seed", "--num_images", "--prompts_file", "--image_filenames_file"),
         *("--prompt", "--feature_npy_path", "--pretrained_model_name_or_path"),
@@ -112,16 +122,13 @@ def parse_args(argv=None) -> argparse.Namespace:
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
-    once = {"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
-    check_experiment(further_args, OWNED, once, jobs=args.jobs, launcher=args.launcher)
     check_args(args)
     shared = "gestures seeds data_root output_dir phrase num_images source annotations num num_test protocol".split()
     shared += "feature_extractor inception_weights clip_model attribute_classifier bootstrap num_workers".split()
     experiment = Experiment(
-        rows=table_rows(args.mu, args.captioner, args.ablate, args.compare, args.lora_args),
+        rows=rows_of(args),
         base_model=args.pretrained_model_name_or_path,
-        further_args=further_args,
+        further_args=further_args_of(args),
         **{name: getattr(args, name) for name in shared},
     )
     experiment.check()
@@ -142,8 +149,21 @@ def main(argv=None) -> None:
     run_steps(experiment.records, steps, report, LAUNCHED, stages=args.stages, jobs=args.jobs, launcher=args.launcher)
 
 
+def rows_of(args: argparse.Namespace) -> list[Row]:
+    return table_rows(args.mu, args.captioner, args.ablate, args.compare, args.lora_args)
+
+
+def further_args_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """What `--{script}_args` passes on, by script."""
+    return {script: getattr(args, f"{script}_args") for script in OWNED}
+
+
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before the first step runs."""
+    once = {"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
+    check_experiment(further_args_of(args), OWNED, once, jobs=args.jobs, launcher=args.launcher)
+    rows_of(args)  # or UserError
+    refuse_push([*args.train_args, *args.lora_args])
     if args.phrase and len(args.gestures) > 1:
         raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
     for option, rows in {"imagic": {"imagic", "finetuned_imagic"}, "lora": {"lora"}}.items():

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python attentionhand/reproduce.py`
 
+from core.diffusion.hub_runs import refuse_push
 from core.diffusion.model_path import check_model_path
 from core.diffusion.pretrained import check_available_model, check_model
 from core.metrics.options import add_extractor_options, resamples
@@ -79,6 +80,7 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
     check_experiment(further_args, OWNED, {"--seeds": args.seeds}, jobs=args.jobs, launcher=args.launcher)
+    refuse_push(args.train_args)
     check_model_path(args.pretrained_model_name_or_path, None, None)
     if args.clip_model:
         check_model(args.clip_model)

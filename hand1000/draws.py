@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from core.diffusion.noise import copied, derived_seed, with_offset
+from core.diffusion.stable_diffusion import TIMESTEPS
 from hand1000.hyperparameters import STAGED, Hyperparameters
 
-TIMESTEPS = 1000  # of the noise schedule: a timestep is uniform in 0 to 999
 STAGE_TWO, SHUFFLE, STAGE_THREE, LORA, IMAGIC = range(5)  # what a derived seed is for
 
 

@@ -21,19 +21,20 @@ from typing import Any, NamedTuple
 
 from core.hands.detection import hand_detector
 from core.metrics.scores import METRICS, NO_SCORE, TEXT_METRICS, Score, all_scores, hand_scores
-from core.runs.command_line import fraction
+from core.runs.command_line import fraction, option_value
 from core.runs.errors import UserError
 from core.runs.experiments import check_step_arguments
 from core.runs.files import read_lines, write_json
 from core.runs.photos import list_photos
 from core.runs.processes import counted, cpu_count, say
 from core.runs.run import read_json
-from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings
+from core.runs.steps import Step, fingerprints, finished_record, is_complete, ran_with_these_settings
 from hand1000.caption_scores import caption_scores, check_caption_models
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
 from hand1000.hyperparameters import LR_SCHEDULERS
-from hand1000.trained import LORA_FILE
+from hand1000.prompts import RECORD as PICTURES_RECORD
+from hand1000.trained import LORA_FILE, RECORD
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
@@ -42,6 +43,7 @@ CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2", 
 WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
 COMPARED = ("imagic", "finetuned", "finetuned_imagic", "lora")  # with Hand1000: the paper's comparison, and a LoRA
 LORA_RANK = 16
+BASE_MODEL_OPTIONS = ("--resolution", "--revision", "--variant", "--original_config", "--config")  # of --train_args
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), 8
 MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
 CHECKPOINTS = 2.5  # times the model: what the checkpoints of one training take at most
@@ -232,9 +234,8 @@ class Experiment:
 
     def steps(self) -> list[Step]:
         """All steps, each after those whose results it needs."""
-        steps: list[Step] = []
+        steps = [step for gesture in self.gestures for step in self.data_steps(gesture)]  # a mistake shows early
         for gesture in self.gestures:
-            steps += self.data_steps(gesture)
             for seed in self.seeds:
                 cells = [self.cell(gesture, seed, row) for row in self.rows]
                 trained: dict[str, Cell] = {}
@@ -248,7 +249,7 @@ class Experiment:
         return steps + [self.evaluation_step(cell) for cell in self.cells()]
 
     def data_steps(self, gesture: str) -> list[Step]:
-        """Selection, captions, enrichment and Stage I; captions that are there already are taken as they are."""
+        """Selection, captions, enrichment and Stage I; the user's own captions and feature are taken as they are."""
         files, steps = self.files(gesture), []
         at_root = ["--data_root", str(self.data_root)]
         folders = [files.photos, files.test.photos]
@@ -265,7 +266,9 @@ class Experiment:
         if "--skip_bad_images" in self.further("train"):
             arguments.append("--skip_bad_images")  # Stage I reads the same photos
         name = f"{gesture}/feature"
-        steps.append(script_step("feature", name, "cal_mean_feature.py", arguments, [files.photos], [files.feature]))
+        if finished_record(self.records, name) or not files.feature.is_file():
+            inputs, outputs = [files.photos], [files.feature]
+            steps.append(script_step("feature", name, "cal_mean_feature.py", arguments, inputs, outputs))
         return steps
 
     def caption_steps(self, files: GestureFiles, phrase: str) -> list[Step]:
@@ -294,7 +297,7 @@ class Experiment:
         arguments += [*self.further("train"), *cell.row.train_args]
         inputs = [files.photos, files.feature, files.names, files.enriched, *self.local_model]
         outputs = [
-            run / (LORA_FILE if has_option(arguments, "--lora_rank") else "model_index.json"),
+            run / (LORA_FILE if option_value(arguments, "--lora_rank") else "model_index.json"),
             run / "losses.csv",
         ]
         step = script_step("train", cell.step_name("train"), "train.py", arguments, inputs, outputs)
@@ -311,7 +314,7 @@ class Experiment:
         arguments += ["--img_save_path", str(cell.pictures), "--mu", str(cell.row.mu)]
         if self.num_images:
             arguments += ["--num_images", str(self.num_images)]
-        outputs = [cell.pictures / "generation.json", *(cell.pictures / name for name in self.picture_names(cell))]
+        outputs = [cell.pictures / PICTURES_RECORD, *(cell.pictures / name for name in self.picture_names(cell))]
         return script_step("generate", cell.step_name("generate"), script, arguments, inputs, outputs)
 
     def sweep_step(self, gesture: str) -> Step:
@@ -330,14 +333,20 @@ class Experiment:
         inputs = [names, prompts]
         if cell.row.run:
             arguments += ["--ckpt", str(cell.run)]
-            inputs += [cell.run / "hand1000.json", cell.run / "losses.csv"]
+            inputs += [cell.run / RECORD, cell.run / "losses.csv"]
             if not cell.row.imagic:
                 arguments += ["--feature_npy_path", str(files.feature)]
                 inputs.append(files.feature)
         else:
-            arguments += ["--ckpt", self.base_model, *resolution_of(self.further("train"))]
+            arguments += ["--ckpt", self.base_model, *self.base_model_args]
             inputs += self.local_model
         return arguments + self.further("generate"), inputs
+
+    @property
+    def base_model_args(self) -> list[str]:
+        """The base model draws as the trainings load it, and at the resolution that they are given."""
+        given = {option: option_value(self.further("train"), option) for option in BASE_MODEL_OPTIONS}
+        return [part for option, value in given.items() if value is not None for part in (option, value)]
 
     def further(self, script: str) -> list[str]:
         return self.further_args.get(script, [])
@@ -508,24 +517,11 @@ def check_arguments(experiment: Experiment, steps: Sequence[Step], *, launched: 
         load_torchscript(experiment.feature_extractor, torch.device("cpu"))
 
 
-def has_option(arguments: Sequence[str], option: str) -> bool:
-    """Whether an option with a value is among the arguments, in either form."""
-    return any(argument.partition("=")[0] == option for argument in arguments)
-
-
 def without_option(arguments: Sequence[str], option: str) -> list[str]:
     """The arguments without an option and its value."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(option)
     return parser.parse_known_args(list(arguments))[1]
-
-
-def resolution_of(train_args: Sequence[str]) -> list[str]:
-    """The base model draws at the resolution that the others are trained for."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--resolution")
-    given = parser.parse_known_args(list(train_args))[0].resolution
-    return ["--resolution", given] if given else []
 
 
 # Scores

@@ -19,7 +19,7 @@ from core.diffusion.encoding import encode_texts
 from core.diffusion.noise import ddim_scheduler
 from core.diffusion.sampling import ddim, decode, guided, save_picture, start_noise
 from core.diffusion.stable_diffusion import WEIGHT_DTYPES, load_stable_diffusion
-from core.runs.processes import progress
+from core.runs.processes import counted, progress
 from hand1000.fusion import double_fusion, fuse
 from hand1000.gesture_feature import load_gesture_feature
 from hand1000.lora import merge_lora
@@ -163,8 +163,8 @@ def draw_pictures(
     pipe.unet.to(device, WEIGHT_DTYPES[mixed_precision])
     pipe.vae.to(device)
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
-    noun = "picture" if len(pictures) == 1 else "pictures"
-    with progress(total=len(batches) * num_inference_steps, desc=f"{len(pictures)} {noun}", unit="step") as bar:
+    total, desc = len(batches) * num_inference_steps, counted(len(pictures), "picture")
+    with progress(total=total, desc=desc, unit="step") as bar:
         for batch in batches:
             latents = sample(
                 pipe.unet,

@@ -60,10 +60,10 @@ class GestureFiles(NamedTuple):
         for path in (self.names, texts):
             if not path.is_file():
                 advice = "a script of captioning/ makes it from the photos"
-                if others := self.other_captioners():
-                    advice = f"there are lists of {', '.join(others)}: pass --captioner {others[0]}"
-                elif path == self.enriched and self.captions.is_file():
+                if path == self.enriched and self.captions.is_file():
                     advice = "captioning/enrich.py makes it"
+                elif others := self.other_captioners():
+                    advice = f"there are lists of {', '.join(others)}: pass --captioner {others[0]}"
                 raise UserError(f"{path}: no such file; {advice}")
         return read_paired_lines(self.names, texts)
 

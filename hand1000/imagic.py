@@ -36,14 +36,13 @@ from core.runs.command_line import (
     plain_arguments,
     positive_int,
 )
-from core.runs.errors import UserError
 from core.runs.files import check_writable, fingerprint_if_local, model_identity, sha256_of_files
 from core.runs.photos import list_photos, unreadable_photos
 from core.runs.processes import is_main_process, progress, say, start_accelerator
 from core.runs.run import Run
 from hand1000.hyperparameters import Hyperparameters
 from hand1000.options import add_picture_options
-from hand1000.prompts import listed_prompts, with_recorded_prompts
+from hand1000.prompts import RECORD, listed_prompts, with_recorded_prompts
 from hand1000.trained import local_run, model_to_load, read_trained_model
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
-RECORD = "generation.json"
 EMBEDDING_STEPS, FINETUNE_STEPS = 500, 1000  # for each picture, as in the notebook
 
 
@@ -88,7 +86,7 @@ def main(argv=None) -> None:
     photos = photos_to_edit(args.image_folder, len(names))
     ckpt = str(local_run(args.ckpt, args.revision))
     trained = read_trained_model(Path(ckpt))
-    configs = {name: getattr(args, name) for name in ("original_config", "config", "revision")}
+    configs = {name: getattr(args, name) for name in ("original_config", "config", "revision", "variant")}
     model = model_to_load(ckpt, trained, args.pretrained_model_name_or_path, **configs)
     resolution = args.resolution or (trained.resolution if trained else 512)
     params = Hyperparameters(
@@ -170,11 +168,9 @@ def photos_to_edit(folder: Path, count: int) -> list[Path]:
     """`count` photos of the folder, by name, over again where there are fewer.
 
     Raises:
-        UserError: there are none, or one can't be read.
+        UserError: as `list_photos`, or one can't be read.
     """
     photos = list_photos(folder)
-    if not photos:
-        raise UserError(f"{folder}: no photos")
     for error in unreadable_photos(photos[:count]):
         if error:
             raise error

@@ -23,6 +23,7 @@ def add_picture_options(parser: argparse.ArgumentParser, *, required: bool) -> N
         "single file",
     )
     add("--revision", help="revision of a hub id")
+    add("--variant", help="variant of a hub id's files, e.g. fp16")
     add("--img_save_path", type=Path, required=True, help="folder for the pictures, and for nothing else")
     add("--pretrained_model_name_or_path", help="base model of a LoRA run (default: where train.py found it)")
     add_single_file_options(parser, "--ckpt")

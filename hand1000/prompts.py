@@ -9,6 +9,8 @@ from core.runs.files import read_paired_lines
 from core.runs.photos import IMAGE_SUFFIXES
 from core.runs.run import Run, check_content
 
+RECORD = "generation.json"  # of a folder of pictures
+
 
 class PicturesFacts(TypedDict):
     """What is taken from the record of a folder of pictures."""

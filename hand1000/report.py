@@ -4,7 +4,6 @@ table.md, table.csv, table.tex, results.json, grid.png (real photo, base and Han
 losses.png, report.html.
 """
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from core.metrics import table
 from core.metrics.scores import REAL, Score
 from core.metrics.table import TableRow
 from core.runs import page
+from core.runs.command_line import option_value
 from core.runs.curves import Curve, save_curves
 from core.runs.files import nan_to_none, write_json, write_text
-from core.runs.photos import list_photos
 from core.runs.processes import counted, say
 from core.runs.run import read_losses
 from core.runs.sheets import contact_sheet, save_png, side_by_side
@@ -27,6 +26,7 @@ from core.runs.software import provenance
 from core.runs.steps import costs
 from hand1000.experiment import ALL_METRICS, COMPARED, CellScores, Experiment
 from hand1000.hyperparameters import LOSS_COLUMNS, Hyperparameters
+from hand1000.trained import trained_model
 
 PUBLISHED = {"FID": -28.599, "KID": -0.017, "FID-H": -30.208, "KID-H": -0.041, "HAND-CONF": 0.053}
 """Hand1000 minus Stable Diffusion in the paper's table, averaged over its gestures."""
@@ -196,7 +196,8 @@ def report_page(experiment: Experiment, results: Results, lines: Sequence[Sequen
 def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
     """What a reader wants to know first."""
     ours = experiment.rows[1]
-    photos = {gesture: len(list_photos(experiment.files(gesture).photos)) for gesture in experiment.gestures}
+    runs = {gesture: experiment.cell(gesture, experiment.seeds[0], ours).run for gesture in experiment.gestures}
+    photos = {gesture: trained_model(run).settings["photos"] for gesture, run in runs.items()}
     drawn = sorted({cell.images for (_, seed, _), cell in results.items() if seed is not None})
     seeds = counted(len(experiment.seeds), "seed")
     further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]
@@ -213,7 +214,5 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
 
 def lambda_of(experiment: Experiment) -> float:
     """What the trainings of Hand1000's own row were given as --Lambda, or the released value."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--Lambda", type=float, default=Hyperparameters().Lambda)
-    given = [*experiment.further("train"), *experiment.rows[1].train_args]
-    return parser.parse_known_args(given)[0].Lambda
+    given = option_value([*experiment.further("train"), *experiment.rows[1].train_args], "--Lambda")
+    return Hyperparameters().Lambda if given is None else float(given)

@@ -135,7 +135,7 @@ def model_to_load(
 
     Args:
         base_model: where the base model of a LoRA is now, if not where the run found it.
-        configs: `original_config` and `config` of a single file, `revision` of a hub id.
+        configs: `original_config` and `config` of a single file, `revision` and `variant` of a hub id.
 
     Raises:
         UserError: as `check_model_path`, or the base model has changed.

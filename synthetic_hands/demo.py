@@ -18,7 +18,7 @@ from core.diffusion.model_path import check_model_path
 from core.runs.command_line import argument_parser, command_line, positive_int, seed_int
 from core.runs.errors import UserError
 from core.runs.processes import cpu_count, say
-from core.runs.steps import run_script
+from core.runs.steps import run_script, script_functions
 from synthetic_hands import make_dataset
 from synthetic_hands.hand import POSES
 from synthetic_hands.train_mini import NOISE_OFFSET
@@ -75,24 +75,25 @@ def main(argv=None) -> None:
         raise UserError("--gestures: the same one twice")
     check_model_path(args.pretrained_model_name_or_path, None, None)
 
-    data = args.output_dir / "data"
+    data, model = args.output_dir / "data", args.pretrained_model_name_or_path
+    settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule, model)
+    table = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, "--jobs", str(args.jobs)]
+    table += [part for ablation in args.ablate for part in ("--ablate", *ablation)]
+    if args.compare:
+        table += ["--compare", *args.compare]
+    if {"imagic", "finetuned_imagic"} & set(args.compare):
+        table.append(f"--imagic_args={IMAGIC_ARGS}")
+    if "lora" in args.compare:
+        table.append(f"--lora_args={LORA_ARGS[args.schedule]}")
+    functions = script_functions(REPRODUCE)
+    functions["check_args"](functions["parse_args"](table))  # a mistake shows before anything is drawn
+
     counts = ["--num", str(args.num), "--num_test", str(args.num_test), "--handedness", args.handedness]
     arguments = ["--output_dir", str(data), "--gestures", *args.gestures, *counts]
     say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
     make_dataset.main(arguments)
-    further = [part for ablation in args.ablate for part in ("--ablate", *ablation)]
-    if args.compare:
-        further += ["--compare", *args.compare]
-    if {"imagic", "finetuned_imagic"} & set(args.compare):
-        further.append(f"--imagic_args={IMAGIC_ARGS}")
-    if "lora" in args.compare:
-        further.append(f"--lora_args={LORA_ARGS[args.schedule]}")
-    model = args.pretrained_model_name_or_path
-    settings = mini_arguments(args.output_dir, data, CAPTIONER, args.schedule, model)
-    arguments = ["--gestures", *args.gestures, "--seeds", *map(str, args.seeds), *settings, *further]
-    arguments += ["--jobs", str(args.jobs)]
-    say(f"\n$ python reproduce.py {shlex.join(arguments)}")
-    run_script(REPRODUCE, arguments)
+    say(f"\n$ python reproduce.py {shlex.join(table)}")
+    run_script(REPRODUCE, table)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: real, base, Hand1000.")
 
 

@@ -1,8 +1,8 @@
 """Train the classifier that finds a caption's attributes in a picture of the miniature: skin, sleeve, wall and pattern.
 
 Linear classifiers on the miniature's own features, and for the pattern, which those do not tell, a small network of its
-own. The pictures are drawn for it; every tenth is held out, and the
-share that is told right is printed. The result is the --attribute_classifier of reproduce.py.
+own. The pictures are drawn for it; every tenth is held out, and the share that is told right is printed. The result is
+the --attribute_classifier of reproduce.py.
 
 Example:
   python -m synthetic_hands.train_attributes --output_dir results/attributes
@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from core.metrics.extractors import load_torchscript
 from core.metrics.texts import PHRASES_FILE, attributes_of
 from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, seed_int
-from core.runs.files import atomic_file
+from core.runs.errors import UserError
+from core.runs.files import atomic_file, sha256_of_files
 from core.runs.processes import progress, say
 from core.runs.run import Run
+from synthetic_hands.hand import POSES
 from synthetic_hands.sample import SKINS, SLEEVES, TEXTURES, WALLS
 from synthetic_hands.train_features import FEATURES, as_tensor
 from synthetic_hands.train_mini import training_data
@@ -38,6 +40,7 @@ SIZES = [len(classes) for classes in PHRASES.values()]
 COLOURS = sum(SIZES[:-1])  # classes of all attributes but the pattern
 STEPS, LEARNING_RATE = 2000, 1e-2  # of the linear classifiers
 EPOCHS, BATCH_SIZE, PATTERN_RATE = 30, 32, 3e-3  # of the pattern's network
+FEWEST = 36  # pictures: nine tenths of them make a batch
 
 
 class Attributes(nn.Module):
@@ -76,7 +79,10 @@ def main(argv=None) -> None:
     parser.add_argument("--seed", type=seed_int, default=1, help="of the pictures; the miniature saw those of 0 and 1")
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)  # of the networks' first weights
-    run = Run(args.output_dir / "attributes.json", plain_arguments(args, without=["output_dir"]), what="training")
+    if args.num * len(POSES) < FEWEST:
+        raise UserError(f"--num {args.num}: makes fewer than {FEWEST} pictures, which is no training")
+    settings = {**plain_arguments(args, without=["output_dir"]), "extractor": sha256_of_files([EXTRACTOR])}
+    run = Run(args.output_dir / "attributes.json", settings, what="training")
     output = run.folder / "attributes.pt"
     with run.hold():
         if run.is_finished() and output.is_file():

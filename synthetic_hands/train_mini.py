@@ -29,7 +29,7 @@ from core.runs.command_line import (
     seed_int,
 )
 from core.runs.errors import UserError, reason_of
-from core.runs.files import atomic_file, atomic_folder, check_writable, fingerprint_if_local, write_json
+from core.runs.files import atomic_file, atomic_folder, check_writable, model_identity, write_json
 from core.runs.processes import cpu_count, progress, say, start_processes
 from core.runs.run import Run, read_json
 
@@ -92,7 +92,7 @@ def main(argv=None) -> None:
     check_writable(args.output_dir)
     settings = {
         **plain_arguments(args, without=["output_dir", "pretrained_model_name_or_path"]),
-        "base_model": fingerprint_if_local(str(base)) if base else None,
+        "base_model": model_identity(str(base)) if base else None,
         "noise_offset": NOISE_OFFSET,
         "hand_weight": HAND_WEIGHT,
     }
@@ -136,6 +136,11 @@ def train_model(
 
     device = start_processes().device
     base = load_stable_diffusion(str(pretrained)) if pretrained else None
+    if base and base.vae_scale_factor != FACTOR:
+        raise UserError(
+            f"{pretrained}: not a miniature; the side of its latents is 1/{base.vae_scale_factor} of a picture's, "
+            f"not 1/{FACTOR}"
+        )
     torch.manual_seed(seed)
     vae = train_autoencoder(run, base.vae if base else None, data, autoencoder_steps, seed, device)
     torch.manual_seed(seed)
@@ -164,7 +169,7 @@ def load_as_float32(model: Path) -> None:
 
 
 def training_data(path: Path, num: int, seed: int, malformed: float = 0) -> dict[str, np.ndarray]:
-    """`pictures` (N, 64, 64, 3) and `masks` (N, 64, 64) uint8, `captions` and `gestures`; drawn once.
+    """`pictures` (N, 64, 64, 3) uint8, `masks` (N, 64, 64) bool, `captions` and `gestures`; drawn once.
 
     Args:
         malformed: share of malformed hands, 0 to 1.
@@ -196,10 +201,10 @@ def draw(gesture: str, seed: list[int], is_malformed: bool = False) -> tuple[np.
 
 
 def hand_weights(masks: np.ndarray):
-    """What each pixel counts in the losses, (N, 1, 64, 64) uint8, of masks (N, 64, 64) of hands."""
+    """What each pixel counts in the losses, (N, 1, 64, 64) uint8, of masks (N, 64, 64) bool of hands."""
     import torch
 
-    return 1 + (HAND_WEIGHT - 1) * torch.from_numpy(masks)[:, None]
+    return 1 + (HAND_WEIGHT - 1) * torch.from_numpy(masks)[:, None].to(torch.uint8)
 
 
 def batches(count: int, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
@@ -255,11 +260,12 @@ def train_autoencoder(run: Run, pretrained, data: dict[str, np.ndarray], steps: 
         if step >= steps:
             break
         set_rate(optimiser, 1e-3, step, steps)
-        torch.manual_seed(derived_seed(seed, POSTERIOR, step))  # of the posterior's sample: the same after a kill
+        generator = torch.Generator().manual_seed(derived_seed(seed, POSTERIOR, step))
         x = (pictures[rows].to(device).permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         weight = weights[rows].to(device).float()
         posterior = vae.encode(x).latent_dist
-        loss = picture_loss(vae.decode(posterior.sample()).sample, x, weight) + KL_WEIGHT * posterior.kl().mean()
+        made = vae.decode(posterior.sample(generator)).sample
+        loss = picture_loss(made, x, weight) + KL_WEIGHT * posterior.kl().mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights_to_train, 1.0)

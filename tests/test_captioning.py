@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from captioning import blip2, enrich, paligemma, plain, vitgpt2
+from core.runs.errors import UserError
 from core.runs.files import hold_lock
 from core.runs.photos import load_photo
 from hand1000.gesture_files import GestureFiles
@@ -85,6 +86,11 @@ def test_plain_captions_need_no_model(photos, capsys):
     assert (photos / "call_plain_modified.txt").read_text() == 11 * "a person making phone call hand gesture\n"
     message = error_of(enrich.main, [*arguments, "--backend", "rule"], capsys)
     assert "call_BLIP2_file_name.txt: no such file; there are lists of plain: pass --captioner plain" in message
+    for end in ("_file_name.txt", ".txt"):  # another captioner's lists, which only lack the enrichment
+        shutil.copy(photos / f"call_plain{end}", photos / f"call_own{end}")
+    own = GestureFiles(photos, "call", "own")
+    with pytest.raises(UserError, match="call_own_modified.txt: no such file; captioning/enrich.py makes it"):
+        own.read(own.enriched)
     for path in photos.glob("call_plain*"):
         path.unlink()
     (photos / "call_plain.txt").write_text("my own caption\n")

@@ -94,6 +94,13 @@ def test_mistakes(tmp_path, capsys):
     assert message.startswith("no gesture 'wave'; there are call, dislike, fist")
     message = error_of(demo.main, ["--output_dir", tmp_path, "--pretrained_model_name_or_path", tmp_path], capsys)
     assert "not a diffusers folder (no model_index.json in it)" in message
+    for option, value, expected in [
+        ("--compare", ["loar"], "invalid choice: 'loar'"),
+        ("--ablate", ["Lambda", "2"], "--ablate Lambda 2: not a number from 0 to 1"),
+        ("--seeds", ["0", "0"], "--seeds: the same one twice"),
+    ]:
+        assert expected in error_of(demo.main, ["--output_dir", tmp_path / "demo", option, *value], capsys)
+    assert not (tmp_path / "demo").exists()  # nothing was drawn
     (tmp_path / "demo" / "data").mkdir(parents=True)
     (tmp_path / "demo" / "data" / "note.txt").write_text("mine")
     assert "holds 'note.txt' but no dataset.json" in error_of(demo.main, ["--output_dir", tmp_path / "demo"], capsys)
@@ -117,6 +124,9 @@ def test_mistakes(tmp_path, capsys):
     owned = of("--train_args=--output_dir elsewhere")
     assert owned == "--train_args: --output_dir is set by the experiment itself"
     assert of("--lora_args=--finetune_lr 1e-3") == "--lora_args: the table has no such row; add --compare lora"
+    for script in ("train", "lora"):
+        pushed = of(f"--{script}_args=--push_to_hub", "--compare", "lora")
+        assert pushed.startswith("--train_args: an experiment's models would all get the same name on the hub; push a ")
     assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)
@@ -139,6 +149,25 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     assert f"33 steps, 0 complete, 33 to do: {counts}" in output
     assert "time: not known yet for caption, enrich, feature, train, generate, evaluate;" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_data_comes_first_and_the_users_own_is_kept(tmp_path, capsys):
+    for name in ("call", "call_test", "four", "four_test"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "four.npy").write_bytes(b"the user's own")
+    arguments = ["--gestures", "call", "four", "--data_root", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    arguments += ["--compare", "imagic", "finetuned", "--train_args=--resolution 64 --revision=non-ema --variant fp16"]
+    reproduce.main([*arguments, "--dry_run"])
+    commands = [line.removeprefix("to do     ") for line in capsys.readouterr().out.splitlines() if ".py " in line]
+    trained = next(place for place, command in enumerate(commands) if "train.py" in command)
+    assert {"call", "four"} <= {word for command in commands[:trained] for word in command.split()}
+    assert not any("captioning/" in command for command in commands[trained:])
+    features = [command for command in commands if "cal_mean_feature.py" in command]
+    assert len(features) == 1 and "--gesture call " in features[0]
+    for command in commands[trained:]:  # the base model is the one that the trainings start from
+        is_of_a_run = "image_generation.py" in command and "/base/" not in command
+        assert ("--resolution 64 --revision" in command) != is_of_a_run
+        assert ("non-ema --variant fp16" in command) != is_of_a_run
 
 
 def test_table_marks_what_differs_beyond_the_intervals():

@@ -48,6 +48,11 @@ def test_more_of_the_same_may_follow_but_nothing_else(data_root, run_folder, cap
     before = files_under(data_root)
     other = error_of(image_generation.main, [*arguments, "--guidance_scale", "4"], capsys)
     assert "holds a finished set of pictures of other settings (guidance_scale was 3.0, is now 4.0)" in other
+    yaml = data_root / "config.yaml"
+    yaml.write_text("model:")
+    other = error_of(image_generation.main, [*arguments, "--original_config", yaml], capsys)
+    assert "pictures of other settings (original_config was None, is now " in other
+    yaml.unlink()
     write_lists(data_root, ["photo0.png", "photo1.png"], ["another prompt", "and another"])
     assert "other file names or prompts" in error_of(image_generation.main, arguments, capsys)
     foreign = generate_args(data_root, run_folder, data_root / "palm", "--num_inference_steps", 2)

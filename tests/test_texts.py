@@ -71,6 +71,7 @@ def test_files_that_are_no_classifier(tmp_path):
         ("none", tmp_path / "none.pt", "no such file"),
         ("text", tmp_path / "text.pt", "not a TorchScript module"),
         ("plain", save(tmp_path / "plain.pt", phrases=None), "no phrases in attributes.json"),
+        ("writing", save(tmp_path / "writing.pt", module=Writes()), "reads or writes files by itself"),
         ("wrong", save(tmp_path / "wrong.pt", phrases={"colour": "red"}), "no phrases in attributes.json"),
     ]:
         if name == "text":

@@ -37,17 +37,18 @@ def test_mini_is_a_stable_diffusion_and_resumes_with_the_same_bits(tmp_path, mon
     assert words == ["a</w>", "dark</w>", "hand</w>", "with</w>", "a</w>", "red</w>", "sleeve</w>"]
 
     endless = train_mini.batches
+    for size_of_phase in (16, 32):  # the autoencoder's, the UNet's
 
-    def stops(count, size, seed, start):
-        for step, rows in enumerate(endless(count, size, seed, start), start=start):
-            if step == 3 and size == 32:
-                raise KeyboardInterrupt
-            yield rows
+        def stops(count, size, seed, start, *, last=size_of_phase):
+            for step, rows in enumerate(endless(count, size, seed, start), start=start):
+                if step == 3 and size == last:
+                    raise KeyboardInterrupt
+                yield rows
 
-    monkeypatch.setattr(train_mini, "batches", stops)
-    with pytest.raises(SystemExit):
-        train_mini.main(arguments(killed))
-    assert not (killed / "model").exists()
+        monkeypatch.setattr(train_mini, "batches", stops)
+        with pytest.raises(SystemExit):
+            train_mini.main(arguments(killed))
+        assert not (killed / "model").exists()
     monkeypatch.setattr(train_mini, "batches", endless)
     train_mini.main(arguments(killed))
     for name in files_under(whole / "model"):
@@ -79,7 +80,7 @@ def test_a_miniature_is_trained_further_with_the_same_latents(tmp_path, monkeypa
         assert len(changed) > 0.9 * len(weights)
 
 
-def test_the_unet_learns_only_pictures_whose_hand_is_found(tmp_path, monkeypatch, capsys):
+def test_the_unet_learns_only_pictures_whose_hand_is_found(tmp_path, tiny_model, monkeypatch, capsys):
     seen = []
     training_text = train_mini.training_text
 
@@ -106,6 +107,9 @@ def test_the_unet_learns_only_pictures_whose_hand_is_found(tmp_path, monkeypatch
         ours, theirs = (load_file(next((model / name).glob("*.safetensors"))) for model in (folder / "model", mini))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
+    other = ["--output_dir", str(tmp_path / "other"), "--num", "1", "--pretrained_model_name_or_path", str(tiny_model)]
+    message = error_of(train_mini.main, other, capsys)
+    assert "not a miniature; the side of its latents is 1/" in message
     fresh = ["--output_dir", str(tmp_path / "fresh"), "--num", "1", "--min_detection_confidence", "0.7"]
     message = error_of(train_mini.main, [*fresh, "--autoencoder_steps", "0"], capsys)
     assert "0 takes a miniature's autoencoder: name it by --pretrained_model_name_or_path" in message
@@ -152,10 +156,12 @@ def test_edges_count_in_the_pictures_loss():
 
 
 def test_the_hand_counts_four_times_in_the_denoising_loss():
-    masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
-    masks[0, 8:12, 4:8] = 1  # one place of the latents, and half of another
-    masks[0, 8:10, 8:12] = 1
-    weight = torch.nn.functional.avg_pool2d(train_mini.hand_weights(masks.numpy()).float(), train_mini.FACTOR)
+    masks = np.zeros((2, 64, 64), dtype=bool)
+    masks[0, 8:12, 4:8] = True  # one place of the latents, and half of another
+    masks[0, 8:10, 8:12] = True
+    weight = train_mini.hand_weights(masks)
+    assert weight.dtype == torch.uint8 and weight.shape == (2, 1, 64, 64)
+    weight = torch.nn.functional.avg_pool2d(weight.float(), train_mini.FACTOR)
     assert weight.shape == (2, 1, 16, 16) and weight[0, 0, 2, 1] == 4 and weight[0, 0, 2, 2] == 2.5
     assert weight.sum() == 2 * 256 + 3 + 1.5
     noise_pred, noise = torch.randn(2, 2, 8, 16, 16, generator=torch.Generator().manual_seed(0))

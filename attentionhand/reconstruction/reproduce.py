@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python attentionhand/reconstruction/reproduce.py`
 
+from core.diffusion.hub_runs import refuse_push
 from core.metrics.options import resamples
 from core.runs.command_line import argument_parser, command_line, plain_arguments, positive_int, real_number, seed_int
 from core.runs.errors import UserError
@@ -102,6 +103,7 @@ def main(argv=None) -> None:
     tests, thresholds = [name for name, _ in args.test], [*args.sweep, args.threshold]
     once = {"--seeds": args.seeds, "--test": tests, "--sweep": thresholds, "--generators": args.generators or []}
     check_experiment(further_args, OWNED, once, jobs=args.jobs, launcher=args.launcher)
+    refuse_push(args.train_args)
 
     from attentionhand.reconstruction.experiment import GENERATORS, Experiment
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from core.diffusion.hub import hub_answers
 from core.diffusion.model_card import CARD, write_card
 from core.diffusion.model_path import is_hub_id
+from core.diffusion.options import HUB_OPTIONS
 from core.runs.errors import UserError, reason_of
 from core.runs.processes import say
 
@@ -41,6 +42,20 @@ def check_push(push_to_hub: bool, hub_model_id: str | None, output_dir: Path) ->
         raise UserError("--push_to_hub: HF_HUB_OFFLINE=1 forbids it; unset that")
     if not get_token():
         raise UserError("--push_to_hub: no login for the hub; run `hf auth login` first, or set HF_TOKEN")
+
+
+def refuse_push(train_args: Sequence[str]) -> None:
+    """An experiment trains many models, which would all get the same name on the hub.
+
+    Raises:
+        UserError: a training is told to push.
+    """
+    given = {argument.partition("=")[0] for argument in train_args}
+    if given & {f"--{option}" for option in HUB_OPTIONS}:
+        raise UserError(
+            "--train_args: an experiment's models would all get the same name on the hub; push a finished run by the "
+            "command that trained it and --push_to_hub"
+        )
 
 
 def publish_run(

@@ -111,6 +111,13 @@ def plain_arguments(args: argparse.Namespace, *, without: Sequence[str] | set[st
     return {name: plain(value) for name, value in vars(args).items() if name not in without}
 
 
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """What an option is given among another script's arguments, as "--mu 1" or "--mu=1"; None where it is not."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option, dest="value")
+    return parser.parse_known_args(list(arguments))[0].value
+
+
 # Types of options
 
 
