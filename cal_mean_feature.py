@@ -1,7 +1,8 @@
 """Stage I of Hand1000: the mean hand landmarks of a gesture's photos, saved as {gesture}.npy.
 
 Reads the photos in {data_root}/{gesture}/ and writes {data_root}/{gesture}.npy, 63 numbers: x, y, z of 21 landmarks
-of the first hand that MediaPipe finds in each photo. Prints how many photos had a hand.
+of the first hand that MediaPipe finds in each photo, with {gesture}_feature.json, its hash. Prints how many photos had
+a hand.
 
 Example:
   python cal_mean_feature.py --gesture call --data_root .

@@ -163,7 +163,8 @@ def check_args(args: argparse.Namespace) -> None:
     once = {"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
     check_experiment(further_args_of(args), OWNED, once, jobs=args.jobs, launcher=args.launcher)
     rows_of(args)  # or UserError
-    refuse_push([*args.train_args, *args.lora_args])
+    refuse_push("--train_args", args.train_args)
+    refuse_push("--lora_args", args.lora_args)
     if args.phrase and len(args.gestures) > 1:
         raise UserError("--phrase is of one gesture; run reproduce.py once for each gesture of your own")
     for option, rows in {"imagic": {"imagic", "finetuned_imagic"}, "lora": {"lora"}}.items():

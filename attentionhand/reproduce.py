@@ -80,7 +80,7 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
     check_experiment(further_args, OWNED, {"--seeds": args.seeds}, jobs=args.jobs, launcher=args.launcher)
-    refuse_push(args.train_args)
+    refuse_push("--train_args", args.train_args)
     check_model_path(args.pretrained_model_name_or_path, None, None)
     if args.clip_model:
         check_model(args.clip_model)

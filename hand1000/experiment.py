@@ -28,8 +28,9 @@ from core.runs.files import read_lines, write_json
 from core.runs.photos import list_photos
 from core.runs.processes import counted, cpu_count, say
 from core.runs.run import read_json
-from core.runs.steps import Step, fingerprints, finished_record, is_complete, ran_with_these_settings
+from core.runs.steps import Step, fingerprints, is_complete, ran_with_these_settings
 from hand1000.caption_scores import caption_scores, check_caption_models
+from hand1000.gesture_feature import is_users_own
 from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
 from hand1000.hyperparameters import LR_SCHEDULERS
@@ -265,9 +266,8 @@ class Experiment:
         arguments = ["--gesture", gesture, *at_root]
         if "--skip_bad_images" in self.further("train"):
             arguments.append("--skip_bad_images")  # Stage I reads the same photos
-        name = f"{gesture}/feature"
-        if finished_record(self.records, name) or not files.feature.is_file():
-            inputs, outputs = [files.photos], [files.feature]
+        if not is_users_own(files.feature):
+            name, inputs, outputs = f"{gesture}/feature", [files.photos], [files.feature]
             steps.append(script_step("feature", name, "cal_mean_feature.py", arguments, inputs, outputs))
         return steps
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from core.hands.detection import find_hands
 from core.runs.errors import UserError
-from core.runs.files import atomic_file, check_writable
+from core.runs.files import atomic_file, check_writable, write_json
 from core.runs.photos import list_photos, map_photos
 from core.runs.processes import counted, say
+from core.runs.run import read_json
 
 FEATURE_SIZE = 63  # 21 landmarks, each x, y, z
 
@@ -32,6 +33,8 @@ def compute_gesture_feature(
     folder: Path, output: Path, *, num_workers: int | None = None, skip_bad_images: bool = False
 ) -> None:
     """Run Stage I on a folder of photos, save the feature to `output` and say how many photos had no hand.
+
+    A record beside it, call_feature.json for call.npy, holds its hash: see `is_users_own`.
 
     Args:
         num_workers: processes that find hands (default: one per core).
@@ -61,11 +64,30 @@ def compute_gesture_feature(
     if not landmarks:
         raise UserError(f"{folder}: MediaPipe found no hand in its {counted(len(photos), 'photo')}; are they upright?")
     save_gesture_feature(output, mean_landmarks(landmarks))
+    write_json(record_of(output), {"feature_sha256": feature_hash(load_gesture_feature(output))})
     unreadable = f", {len(bad)} could not be read" if bad else ""
     say(
         f"{output}: mean of {counted(len(landmarks), 'hand')}; {len(found) - len(landmarks)} of "
         f"{counted(len(photos), 'photo')} had no hand{unreadable}"
     )
+
+
+def record_of(feature: Path) -> Path:
+    """call_feature.json for call.npy."""
+    return feature.with_name(f"{feature.stem}_feature.json")
+
+
+def is_users_own(feature: Path) -> bool:
+    """Whether a gesture feature is there which Stage I did not make.
+
+    Raises:
+        UserError: it, or the record of Stage I, can't be read.
+    """
+    if not feature.is_file():
+        return False
+    record = record_of(feature)
+    made = read_json(record, f"{record}: damaged") if record.is_file() else {}
+    return made.get("feature_sha256") != feature_hash(load_gesture_feature(feature))
 
 
 def save_gesture_feature(path: Path, feature: np.ndarray) -> None:

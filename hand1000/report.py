@@ -197,7 +197,7 @@ def settings_of(experiment: Experiment, results: Results) -> dict[str, str]:
     """What a reader wants to know first."""
     ours = experiment.rows[1]
     runs = {gesture: experiment.cell(gesture, experiment.seeds[0], ours).run for gesture in experiment.gestures}
-    photos = {gesture: trained_model(run).settings["photos"] for gesture, run in runs.items()}
+    photos = {gesture: trained_model(run).settings.get("photos", "?") for gesture, run in runs.items()}
     drawn = sorted({cell.images for (_, seed, _), cell in results.items() if seed is not None})
     seeds = counted(len(experiment.seeds), "seed")
     further = [f"{script}: {shlex.join(given)}" for script, given in experiment.further_args.items() if given]

@@ -80,7 +80,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)  # of the networks' first weights
     if args.num * len(POSES) < FEWEST:
-        raise UserError(f"--num {args.num}: makes fewer than {FEWEST} pictures, which is no training")
+        raise UserError(f"--num {args.num}: makes {args.num * len(POSES)} pictures; at least {FEWEST} are needed")
     settings = {**plain_arguments(args, without=["output_dir"]), "extractor": sha256_of_files([EXTRACTOR])}
     run = Run(args.output_dir / "attributes.json", settings, what="training")
     output = run.folder / "attributes.pt"

@@ -84,7 +84,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     base = args.pretrained_model_name_or_path
     if base:
-        check_model_path(str(base), None, None)
+        check_miniature(base)
     elif args.autoencoder_steps == 0:
         raise UserError(
             "--autoencoder_steps 0 takes a miniature's autoencoder: name it by --pretrained_model_name_or_path"
@@ -117,6 +117,21 @@ def main(argv=None) -> None:
     say(f"{args.output_dir / 'model'}: a Stable Diffusion of {SIZE}x{SIZE} pixels")
 
 
+def check_miniature(folder: Path) -> None:
+    """Refuse a model whose latents have another size than the miniature's.
+
+    Raises:
+        UserError
+    """
+    check_model_path(str(folder), None, None)
+    config = folder / "vae" / "config.json"
+    shrink = 2 ** (len(read_json(config, f"{folder}: not a miniature").get("block_out_channels", [])) - 1)
+    if shrink != FACTOR:
+        raise UserError(
+            f"{folder}: not a miniature; the side of its latents is 1/{shrink:g} of a picture's, not 1/{FACTOR}"
+        )
+
+
 def train_model(
     run: Run,
     pretrained: Path | None,
@@ -136,11 +151,6 @@ def train_model(
 
     device = start_processes().device
     base = load_stable_diffusion(str(pretrained)) if pretrained else None
-    if base and base.vae_scale_factor != FACTOR:
-        raise UserError(
-            f"{pretrained}: not a miniature; the side of its latents is 1/{base.vae_scale_factor} of a picture's, "
-            f"not 1/{FACTOR}"
-        )
     torch.manual_seed(seed)
     vae = train_autoencoder(run, base.vae if base else None, data, autoencoder_steps, seed, device)
     torch.manual_seed(seed)

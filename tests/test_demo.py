@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 from conftest import error_of, files_under, pixels
 
@@ -13,6 +14,7 @@ from core.metrics.scores import NO_SCORE, Score
 from core.metrics.table import TableRow
 from hand1000 import report
 from hand1000.experiment import ALL_METRICS, COMPARED, CellScores, table_rows
+from hand1000.gesture_feature import feature_hash, save_gesture_feature
 from synthetic_hands import demo
 
 
@@ -126,7 +128,9 @@ def test_mistakes(tmp_path, capsys):
     assert of("--lora_args=--finetune_lr 1e-3") == "--lora_args: the table has no such row; add --compare lora"
     for script in ("train", "lora"):
         pushed = of(f"--{script}_args=--push_to_hub", "--compare", "lora")
-        assert pushed.startswith("--train_args: an experiment's models would all get the same name on the hub; push a ")
+        assert pushed.startswith(
+            f"--{script}_args: an experiment pushes nothing, for its models would all get the same "
+        )
     assert "--ablate captioner ../x: there are Lambda" in of("--ablate", "captioner", "../x")
     assert "unrecognized arguments: --learning" in of("--train_args=--learning 1", "--stages", "caption,train")
     message = error_of(reproduce.main, ["--gestures", "wave"], capsys)
@@ -154,7 +158,11 @@ def test_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
 def test_data_comes_first_and_the_users_own_is_kept(tmp_path, capsys):
     for name in ("call", "call_test", "four", "four_test"):
         (tmp_path / name).mkdir()
-    (tmp_path / "four.npy").write_bytes(b"the user's own")
+    save_gesture_feature(tmp_path / "four.npy", np.ones(63))  # the user's own
+    save_gesture_feature(tmp_path / "call.npy", np.zeros(63))
+    (tmp_path / "call_feature.json").write_text(  # Stage I's, in another experiment
+        json.dumps({"feature_sha256": feature_hash(np.zeros(63, dtype=np.float32))})
+    )
     arguments = ["--gestures", "call", "four", "--data_root", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     arguments += ["--compare", "imagic", "finetuned", "--train_args=--resolution 64 --revision=non-ema --variant fp16"]
     reproduce.main([*arguments, "--dry_run"])

@@ -110,6 +110,7 @@ def test_refusals(experiment, tmp_path, capsys):
     assert "--seeds: the same one twice" in refused("--seeds", "1", "1")
     assert "there is no 'GAN'" in refused("--generators", "GAN")
     assert "1.5 is not between 0 and 1" in refused("--added_share", "1.5")
+    assert "--train_args: an experiment pushes nothing" in refused("--train_args=--push_to_hub")
     assert "--train_args: --no_tas is set by the experiment itself" in refused("--train_args=--no_tas")
     assert "labels from the lab must be for squares of --resolution 32" in refused("--resolution", "32")
     other = write_set(tmp_path / "mm", two_hands(4))

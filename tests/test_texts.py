@@ -1,6 +1,7 @@
 """How faithful pictures are to their captions: attributes in captions, the classifier's file, the score."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 import reproduce
 from core.metrics.texts import attributes_kept, attributes_of, load_attribute_classifier
 from core.runs.errors import UserError
+from synthetic_hands import train_attributes, train_mini
 from synthetic_hands.demo import MINI
 from synthetic_hands.hand import POSES
 from synthetic_hands.make_dataset import draw_all
@@ -82,6 +84,26 @@ def test_files_that_are_no_classifier(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="gave 5 numbers for 2 classes"):
         attributes_kept(classifier, [tmp_path / "a.png"], ["red"], num_workers=0, resamples=100, seed=0)
+
+
+def test_a_classifier_is_trained_once(tmp_path, monkeypatch, capsys, one_thread):
+    monkeypatch.setattr(train_mini, "cpu_count", lambda: 1)  # worker processes begin slowly
+    monkeypatch.setattr(train_attributes, "STEPS", 3)
+    monkeypatch.setattr(train_attributes, "EPOCHS", 1)
+    arguments = ["--output_dir", tmp_path / "run", "--num"]
+    message = error_of(train_attributes.main, [*arguments, "1"], capsys)
+    assert message == "--num 1: makes 18 pictures; at least 36 are needed" and not (tmp_path / "run").exists()
+    arguments = [str(argument) for argument in [*arguments, "2"]]
+    train_attributes.main(arguments)
+    assert "pattern: " in capsys.readouterr().out
+    assert (
+        load_attribute_classifier(tmp_path / "run" / "attributes.pt").phrases.keys() == train_attributes.PHRASES.keys()
+    )
+    train_attributes.main(arguments)
+    assert "attributes.pt: already finished" in capsys.readouterr().out
+    monkeypatch.setattr(train_attributes, "EXTRACTOR", shutil.copy(train_attributes.EXTRACTOR, tmp_path / "other.pt"))
+    message = error_of(train_attributes.main, arguments, capsys)
+    assert "run: holds a finished training of other settings (extractor was " in message
 
 
 def test_reproduce_checks_it_first(data_root, tiny_model, capsys):

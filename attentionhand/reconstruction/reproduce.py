@@ -103,7 +103,7 @@ def main(argv=None) -> None:
     tests, thresholds = [name for name, _ in args.test], [*args.sweep, args.threshold]
     once = {"--seeds": args.seeds, "--test": tests, "--sweep": thresholds, "--generators": args.generators or []}
     check_experiment(further_args, OWNED, once, jobs=args.jobs, launcher=args.launcher)
-    refuse_push(args.train_args)
+    refuse_push("--train_args", args.train_args)
 
     from attentionhand.reconstruction.experiment import GENERATORS, Experiment
 

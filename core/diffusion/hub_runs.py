@@ -44,8 +44,12 @@ def check_push(push_to_hub: bool, hub_model_id: str | None, output_dir: Path) ->
         raise UserError("--push_to_hub: no login for the hub; run `hf auth login` first, or set HF_TOKEN")
 
 
-def refuse_push(train_args: Sequence[str]) -> None:
-    """An experiment trains many models, which would all get the same name on the hub.
+def refuse_push(flag: str, train_args: Sequence[str]) -> None:
+    """An experiment pushes nothing: its models would all get the same name on the hub.
+
+    Args:
+        flag: of the experiment, such as "--train_args".
+        train_args: what it passes on to every training.
 
     Raises:
         UserError: a training is told to push.
@@ -53,8 +57,8 @@ def refuse_push(train_args: Sequence[str]) -> None:
     given = {argument.partition("=")[0] for argument in train_args}
     if given & {f"--{option}" for option in HUB_OPTIONS}:
         raise UserError(
-            "--train_args: an experiment's models would all get the same name on the hub; push a finished run by the "
-            "command that trained it and --push_to_hub"
+            f"{flag}: an experiment pushes nothing, for its models would all get the same name; push a finished run by "
+            "the command that trained it, with --push_to_hub --hub_model_id NAME"
         )
 
 
