@@ -30,7 +30,7 @@ from core.runs.sheets import contact_sheet, save_png
 from hand1000.gesture_feature import feature_hash, load_gesture_feature
 from hand1000.options import add_picture_options
 from hand1000.prompts import RECORD, listed_prompts, names_of_prompts, with_recorded_prompts
-from hand1000.trained import fusion_of_model, local_run, model_to_load, own_feature, read_trained_model
+from hand1000.trained import StoredModel, fusion_of_model, local_run, model_to_load, own_feature, read_trained_model
 
 # torch and diffusers are imported inside functions: --help and a wrong path answer at once.
 
@@ -82,15 +82,8 @@ def main(argv=None) -> None:
     vary_seed = args.vary_seed or len(args.prompt or []) == 1
     ckpt = str(local_run(args.ckpt, args.revision))
     trained = read_trained_model(Path(ckpt))
-    model = model_to_load(
-        ckpt,
-        trained,
-        args.pretrained_model_name_or_path,
-        original_config=args.original_config,
-        config=args.config,
-        revision=args.revision,
-        variant=args.variant,
-    )
+    configs = {name: getattr(args, name) for name in StoredModel._fields[1:]}
+    model = model_to_load(ckpt, trained, args.pretrained_model_name_or_path, **configs)
     resolution = args.resolution or (trained.resolution if trained else 512)
     fusion = fusion_of_model(args.ckpt, trained) if any(mu != 1 for mu in args.mu) else None
     feature_path = args.feature_npy_path or (own_feature(Path(ckpt)) if fusion else None)
@@ -102,10 +95,7 @@ def main(argv=None) -> None:
 
     settings = {
         "ckpt": args.ckpt,
-        "revision": args.revision,
-        "variant": args.variant,
-        "original_config": args.original_config,
-        "config": args.config,
+        **configs,
         "model": trained.settings if trained else fingerprint_if_local(args.ckpt),
         "base_model": model_identity(model.path) if trained and trained.lora_base else None,
         "feature": feature_hash(feature) if fusion and feature is not None else None,

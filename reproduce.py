@@ -150,6 +150,7 @@ def main(argv=None) -> None:
 
 
 def rows_of(args: argparse.Namespace) -> list[Row]:
+    """The rows that the arguments ask for; raises UserError as `table_rows`."""
     return table_rows(args.mu, args.captioner, args.ablate, args.compare, args.lora_args)
 
 
@@ -162,7 +163,7 @@ def check_args(args: argparse.Namespace) -> None:
     """Refuse what can't work before the first step runs."""
     once = {"--gestures": args.gestures, "--seeds": args.seeds, "--compare": args.compare}
     check_experiment(further_args_of(args), OWNED, once, jobs=args.jobs, launcher=args.launcher)
-    rows_of(args)  # or UserError
+    rows_of(args)
     refuse_push("--train_args", args.train_args)
     refuse_push("--lora_args", args.lora_args)
     if args.phrase and len(args.gestures) > 1:

@@ -153,7 +153,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.output_dir = args.output_dir or Path("output") / args.gesture
     if args.lr_scheduler == CONSTANT:
-        args.lr_scheduler = None
+        args.lr_scheduler = None  # the same run, whether the default is named or not
     if args.finetune_lr is None:
         args.finetune_lr = LORA_LR if args.lora_rank else released.finetune_lr
     return args

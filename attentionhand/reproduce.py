@@ -78,13 +78,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 @command_line
 def main(argv=None) -> None:
     args = parse_args(argv)
-    further_args = {script: getattr(args, f"{script}_args") for script in OWNED}
-    check_experiment(further_args, OWNED, {"--seeds": args.seeds}, jobs=args.jobs, launcher=args.launcher)
-    refuse_push("--train_args", args.train_args)
-    check_model_path(args.pretrained_model_name_or_path, None, None)
-    if args.clip_model:
-        check_model(args.clip_model)
-        check_available_model(args.clip_model)
+    check_args(args)
 
     from attentionhand.experiment import MAIN_ROWS, Experiment, chosen_rows
 
@@ -93,7 +87,7 @@ def main(argv=None) -> None:
     experiment = Experiment(
         rows=chosen_rows(args.rows or MAIN_ROWS),
         base_model=args.pretrained_model_name_or_path,
-        further_args=further_args,
+        further_args=further_args_of(args),
         **{name: getattr(args, name) for name in shared},
     )
     experiment.check()
@@ -112,6 +106,25 @@ def main(argv=None) -> None:
         write_report(experiment, plain_arguments(args))
 
     run_steps(experiment.records, steps, report, LAUNCHED, stages=args.stages, jobs=args.jobs, launcher=args.launcher)
+
+
+def further_args_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """What `--{script}_args` passes on, by script."""
+    return {script: getattr(args, f"{script}_args") for script in OWNED}
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what can't work before the first step runs."""
+    from attentionhand.experiment import MAIN_ROWS, chosen_rows
+
+    once = {"--seeds": args.seeds}
+    check_experiment(further_args_of(args), OWNED, once, jobs=args.jobs, launcher=args.launcher)
+    refuse_push("--train_args", args.train_args)
+    check_model_path(args.pretrained_model_name_or_path, None, None)
+    if args.clip_model:
+        check_model(args.clip_model)
+        check_available_model(args.clip_model)
+    chosen_rows(args.rows or MAIN_ROWS)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from core.hands.detection import hand_detector
 from core.metrics.scores import METRICS, NO_SCORE, TEXT_METRICS, Score, all_scores, hand_scores
-from core.runs.command_line import fraction, option_value
+from core.runs.command_line import fraction, option_value, without_option
 from core.runs.errors import UserError
 from core.runs.experiments import check_step_arguments
 from core.runs.files import read_lines, write_json
@@ -35,7 +35,7 @@ from hand1000.gesture_files import CAPTIONER, GestureFiles
 from hand1000.gestures import PHRASES
 from hand1000.hyperparameters import LR_SCHEDULERS
 from hand1000.prompts import RECORD as PICTURES_RECORD
-from hand1000.trained import LORA_FILE, RECORD
+from hand1000.trained import LORA_FILE, RECORD, StoredModel
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 STAGES = ("select", "caption", "enrich", "feature", "train", "generate", "evaluate", "report")
@@ -44,7 +44,7 @@ CAPTIONERS = {"BLIP2": "blip2", "PaliGemma": "paligemma", "VitGpt2": "vitgpt2", 
 WITHOUT = {"stage_2": ["--embedding_steps", "0"], "stage_3": ["--finetune_steps", "0"], "fusion": ["--Lambda", "1"]}
 COMPARED = ("imagic", "finetuned", "finetuned_imagic", "lora")  # with Hand1000: the paper's comparison, and a LoRA
 LORA_RANK = 16
-BASE_MODEL_OPTIONS = ("--resolution", "--revision", "--variant", "--original_config", "--config")  # of --train_args
+BASE_MODEL_OPTIONS = ("--resolution", *(f"--{name}" for name in StoredModel._fields[1:]))  # of --train_args
 SWEEP_MU, SWEEP_PROMPTS = ("0", "0.25", "0.5", "0.75", "1"), 8
 MODEL_BYTES = 4.3e9  # of Stable Diffusion 1.4 in float32, where the base model is not local
 CHECKPOINTS = 2.5  # times the model: what the checkpoints of one training take at most
@@ -515,13 +515,6 @@ def check_arguments(experiment: Experiment, steps: Sequence[Step], *, launched: 
         from core.metrics.extractors import load_torchscript
 
         load_torchscript(experiment.feature_extractor, torch.device("cpu"))
-
-
-def without_option(arguments: Sequence[str], option: str) -> list[str]:
-    """The arguments without an option and its value."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option)
-    return parser.parse_known_args(list(arguments))[1]
 
 
 # Scores

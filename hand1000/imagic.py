@@ -43,7 +43,7 @@ from core.runs.run import Run
 from hand1000.hyperparameters import Hyperparameters
 from hand1000.options import add_picture_options
 from hand1000.prompts import RECORD, listed_prompts, with_recorded_prompts
-from hand1000.trained import local_run, model_to_load, read_trained_model
+from hand1000.trained import StoredModel, local_run, model_to_load, read_trained_model
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def main(argv=None) -> None:
     photos = photos_to_edit(args.image_folder, len(names))
     ckpt = str(local_run(args.ckpt, args.revision))
     trained = read_trained_model(Path(ckpt))
-    configs = {name: getattr(args, name) for name in ("original_config", "config", "revision", "variant")}
+    configs = {name: getattr(args, name) for name in StoredModel._fields[1:]}
     model = model_to_load(ckpt, trained, args.pretrained_model_name_or_path, **configs)
     resolution = args.resolution or (trained.resolution if trained else 512)
     params = Hyperparameters(

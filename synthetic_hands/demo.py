@@ -71,8 +71,6 @@ def main(argv=None) -> None:
     unknown = [gesture for gesture in args.gestures if gesture not in POSES]
     if unknown:
         raise UserError(f"no gesture '{unknown[0]}'; there are {', '.join(POSES)}")
-    if len(set(args.gestures)) < len(args.gestures):
-        raise UserError("--gestures: the same one twice")
     check_model_path(args.pretrained_model_name_or_path, None, None)
 
     data, model = args.output_dir / "data", args.pretrained_model_name_or_path

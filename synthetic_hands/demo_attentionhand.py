@@ -43,15 +43,16 @@ def main(argv=None) -> None:
     add("--jobs", type=positive_int, default=JOBS, help="steps at a time (default: one for each core, at most four)")
     args = parser.parse_args(argv)
     started = time.monotonic()
+    table = mini_arguments(args.output_dir, args.steps)
+    table += ["--rows", *args.rows, "--seeds", *map(str, args.seeds), "--jobs", str(args.jobs)]
+    reproduce.check_args(reproduce.parse_args(table))  # a mistake shows before anything is drawn
     for name, num, seed in (("train", args.num, 0), ("test", args.num_test, TEST_SEED)):
         arguments = ["--layout", "attentionhand", "--output_dir", str(args.output_dir / "data" / name)]
         arguments += ["--gestures", *args.gestures, "--size", str(SIZE), "--num", str(num), "--seed", str(seed)]
         say(f"$ python -m synthetic_hands.make_dataset {shlex.join(arguments)}")
         make_dataset.main(arguments)
-    arguments = mini_arguments(args.output_dir, args.steps)
-    arguments += ["--rows", *args.rows, "--seeds", *map(str, args.seeds), "--jobs", str(args.jobs)]
-    say(f"\n$ python -m attentionhand.reproduce {shlex.join(arguments)}")
-    reproduce.main(arguments)
+    say(f"\n$ python -m attentionhand.reproduce {shlex.join(table)}")
+    reproduce.main(table)
     say(f"Done in {time.monotonic() - started:.0f} s. Look at {args.output_dir / 'grid.png'}: mesh, photo, every row.")
 
 

@@ -75,6 +75,9 @@ def test_mistakes(attention_samples, attention_model, tmp_path, capsys):
         return error_of(reproduce.main, [*common, "--pretrained_model_name_or_path", attention_model, *more], capsys)
 
     assert "--rows: there is no 'magic', but base, t2i_adapter, controlnet" in of("--rows", "magic")
+    demo = ["--output_dir", tmp_path / "demo", "--rows", "magic"]
+    assert "--rows: there is no 'magic'" in error_of(demo_attentionhand.main, demo, capsys)
+    assert not (tmp_path / "demo").exists()  # nothing was drawn
     assert "--train_args: an experiment pushes nothing" in of("--train_args=--push_to_hub --hub_model_id me/x")
     assert "--train_args: --local_view is set by the experiment itself" in of("--train_args=--local_view none")
     assert "--seeds: the same one twice" in of("--seeds", "1", "1")

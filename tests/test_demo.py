@@ -100,6 +100,7 @@ def test_mistakes(tmp_path, capsys):
         ("--compare", ["loar"], "invalid choice: 'loar'"),
         ("--ablate", ["Lambda", "2"], "--ablate Lambda 2: not a number from 0 to 1"),
         ("--seeds", ["0", "0"], "--seeds: the same one twice"),
+        ("--gestures", ["call", "call"], "--gestures: the same one twice"),
     ]:
         assert expected in error_of(demo.main, ["--output_dir", tmp_path / "demo", option, *value], capsys)
     assert not (tmp_path / "demo").exists()  # nothing was drawn

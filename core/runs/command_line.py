@@ -118,6 +118,13 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
     return parser.parse_known_args(list(arguments))[0].value
 
 
+def without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option)
+    return parser.parse_known_args(list(arguments))[1]
+
+
 # Types of options
 
 
