@@ -38,7 +38,7 @@ from core.runs.command_line import (
 )
 from core.runs.files import check_writable, fingerprint_if_local, model_identity, sha256_of_files
 from core.runs.photos import list_photos, unreadable_photos
-from core.runs.processes import is_main_process, progress, say, start_accelerator
+from core.runs.processes import counted, is_main_process, progress, say, start_accelerator
 from core.runs.run import Run
 from hand1000.hyperparameters import Hyperparameters
 from hand1000.options import add_picture_options
@@ -129,7 +129,7 @@ def main(argv=None) -> None:
             optimizer = unet_optimizer(list(pipe.unet.parameters()), params)
             mine = missing[accelerator.process_index :: accelerator.num_processes]
             each = args.embedding_steps + args.finetune_steps + args.num_inference_steps
-            with progress(total=len(mine) * each, desc=f"{len(mine)} pictures", unit="step") as bar:
+            with progress(total=len(mine) * each, desc=counted(len(mine), "picture"), unit="step") as bar:
                 for place in mine:
                     draws = photo_draws(
                         derived_seed(args.seed, IMAGIC, place),
@@ -161,7 +161,7 @@ def main(argv=None) -> None:
             return
         if all((run.folder / name).is_file() for name, _ in all_prompts):
             run.finish(prompts=all_prompts)
-    say(f"{run.folder}: {len(names)} pictures by Imagic, mu {args.mu:g}; {len(missing)} drawn now")
+    say(f"{run.folder}: {counted(len(names), 'picture')} by Imagic, mu {args.mu:g}; {len(missing)} drawn now")
 
 
 def photos_to_edit(folder: Path, count: int) -> list[Path]:
